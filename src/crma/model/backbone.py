@@ -1,0 +1,416 @@
+"""The CRMA backbone: one bounded linear map a site, shared by all domains.
+
+Shape legend: S = sites, n = directions, m = 2n (the antipodal lift), i = d_in, d = d_out, B = batch, L = length.
+
+Learnt frames (default):  z' = W x + g ρ ‖W‖₂ · B K A x,   A [n, i] orthonormal rows, B [d, n] orthonormal columns
+Fixed frames (light):     z' = (I + g U (K − I) Uᵀ) W x,   U [d, n] the top left singular vectors of W
+with K = ½ (M₁₁ − M₁₂ − M₂₁ + M₂₂) of a doubly stochastic M [2n, 2n] (the paper, arXiv 2606.00382, fixes M; the lift,
+the frames and the gate are ours). ‖K‖₂ = ½ ‖[I, −I] M [I; −I]‖₂ ≤ ½ · √2 · ‖M‖₂ · √2 = ‖M‖₂ = 1, hence ‖B K A‖₂ ≤ 1
+and ‖ΔW‖₂ ≤ |g| ρ ‖W‖₂ for any parameters whatever; in the light form ‖I + g U (K − I) Uᵀ‖₂ ≤ 1.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from crma.errors import BaseModelError, ConfigError, TrainingDivergedError
+from crma.model.architecture import Site, decoder_of, residual_writes
+from crma.model.birkhoff import Certificate, project_to_birkhoff, spectral_certificate
+
+__all__ = ["Backbone", "BackboneConfig", "SiteReport", "State", "attach_backbone", "dense_weight", "distance", "interpolate"]
+
+State = dict[str, np.ndarray]  # a backbone's numbers, as a snapshot file holds them
+
+
+class BackboneConfig(BaseModel):
+    """The shape of a backbone. One stack has one: snapshots of different shapes cannot be compared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frames: Literal["learnt", "light"] = "learnt"
+    directions: int = Field(16, ge=1, le=512, description="n, the directions a site reads, mixes and writes")
+    strength: float = Field(0.5, gt=0, le=4, description="ρ: ‖ΔW‖₂ ≤ ρ ‖W‖₂ (learnt frames)")
+    diagonal: float = Field(3.0, description="c: the logits start at c·I; 8 leaves almost no gradient")
+    sweeps: int = Field(5, ge=1, le=50, description="Sinkhorn sweeps before the exact rounding")
+    seed: int = 0
+
+
+class _Operators(NamedTuple):
+    """What the sites apply: delta = (source @ rightᵀ) @ leftᵀ."""
+
+    left: list[Tensor]  # [d, n] a site
+    right: list[Tensor]  # [n, i] a site (learnt: reads x), or [n, d] (light: reads W x)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteReport:
+    """One site's state: what `metrics.jsonl` shows of it."""
+
+    name: str
+    layer: int
+    gate: float
+    sigma2: float  # σ₂(M)
+    mixing: float  # ‖K − I‖₂
+    relative_change: float  # ‖ΔW‖₂ / ‖W‖₂ (light: ‖C − I‖₂)
+
+
+class Backbone(nn.Module):
+    """The parameters of all sites, batched, so that one projection serves a whole forward.
+
+    Trained: `frames_in.<i>` [S_i, i, n], `frames_out.<d>` [S_d, d, n] (sites of one width together), `logits`
+    [S, 2n, 2n], `gate` [S]. Not trained: `norms` [S] = ‖W‖₂ of the base, and in the light form the frames.
+    The first dimension is always sites, so FSDP 2 shards whole sites and `retract_` stays local to a rank.
+    """
+
+    frames_in: nn.ParameterDict
+    frames_out: nn.ParameterDict
+    norms: Tensor
+
+    def __init__(self, sites: tuple[Site, ...], config: BackboneConfig) -> None:
+        super().__init__()
+        self.sites, self.config = sites, config
+        n = config.directions
+        narrowest = min(min(s.d_in, s.d_out) for s in sites)
+        if n > narrowest:
+            raise ConfigError("more directions than the narrowest site is wide", expected=f"≤ {narrowest}", got=n)
+        self._bypassed = False
+        self._operators: _Operators | None = None
+        self._cached: tuple[Any, _Operators] | None = None
+        self._in_groups = _group(s.d_in for s in sites)
+        self._out_groups = _group(s.d_out for s in sites)
+        generator = torch.Generator().manual_seed(config.seed)
+        learnt = config.frames == "learnt"
+
+        def frames(groups: Mapping[int, list[int]]) -> nn.ParameterDict:
+            drawn = {
+                str(width): nn.Parameter(_orthonormal(torch.randn(len(members), width, n, generator=generator)), learnt)
+                for width, members in groups.items()
+            }
+            return nn.ParameterDict(drawn)
+
+        self.frames_in = frames(self._in_groups) if learnt else nn.ParameterDict()
+        self.frames_out = frames(self._out_groups)
+        noise = 0.01 * torch.randn(len(sites), 2 * n, 2 * n, generator=generator)
+        self.logits = nn.Parameter(config.diagonal * torch.eye(2 * n) + noise)
+        self.gate = nn.Parameter(torch.zeros(len(sites)))
+        self.register_buffer("norms", torch.ones(len(sites)))
+
+    # --- the map -----------------------------------------------------------------------------------------------
+
+    def mixing(self) -> Tensor:
+        """M [S, 2n, 2n], doubly stochastic."""
+        return project_to_birkhoff(self.logits, sweeps=self.config.sweeps)
+
+    def effective_gate(self) -> Tensor:
+        """g [S]. In [−1, 1] with learnt frames: with a gate that starts at 0 and may not turn negative, the half of
+        the sites whose first gradient points down would never move (A, B and P get no gradient while g = 0). The sign
+        is a flip of B's columns, so the bound is the same. In [0, 1] in the light form, where the bound needs it."""
+        return self.gate.float().clamp(self._gate_floor, 1.0)
+
+    @property
+    def _gate_floor(self) -> float:
+        return -1.0 if self.config.frames == "learnt" else 0.0
+
+    def forward(self) -> _Operators:
+        """The factors of every site's map, float32. A module call, so that ZeRO-3 gathers the parameters for it."""
+        with torch.autocast(self.logits.device.type, enabled=False):
+            k = _antipodal(self.mixing())
+            gate = self.effective_gate()
+            out = self._by_site(self.frames_out, self._out_groups, orthonormalise=self.config.frames == "learnt")
+            if self.config.frames == "learnt":
+                scale = (gate * self.config.strength * self.norms).unbind()
+                left = [b @ k_s * c for b, k_s, c in zip(out, k.unbind(), scale, strict=True)]
+                reads = self._by_site(self.frames_in, self._in_groups, orthonormalise=True)
+                return _Operators(left, [a.mT for a in reads])
+            change = gate[:, None, None] * (k - torch.eye(k.shape[-1], device=k.device))
+            return _Operators([u @ c for u, c in zip(out, change.unbind(), strict=True)], [u.mT for u in out])
+
+    def _by_site(
+        self, frames: nn.ParameterDict, groups: Mapping[int, list[int]], *, orthonormalise: bool
+    ) -> list[Tensor]:
+        by_site: dict[int, Tensor] = {}
+        for width, members in groups.items():
+            stacked = frames[str(width)].float()
+            stacked = _orthonormal(stacked) if orthonormalise else stacked
+            by_site.update(zip(members, stacked.unbind(), strict=True))
+        return [by_site[s] for s in range(len(self.sites))]
+
+    # --- in the model ------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Compute the operators for the forward that begins; without gradients they are kept until a number changes."""
+        if self._bypassed:
+            return
+        if torch.is_grad_enabled() and self.logits.requires_grad:
+            self._cached, self._operators = None, self()
+            return
+        # `_version` counts in-place writes to a tensor: a step, a loaded snapshot and a hostile edit all raise it.
+        key = tuple((p.data_ptr(), p._version) for p in self.parameters())
+        if self._cached is None or self._cached[0] != key:
+            with torch.no_grad():
+                self._cached = (key, self())
+        self._operators = self._cached[1]
+
+    def write(self, site: int, module: nn.Module, x: Tensor, z: Tensor) -> Tensor | None:
+        """z + delta for `site`, in z's dtype; None leaves z alone (the bypass is bit-exact)."""
+        if self._bypassed:
+            return None
+        if self._operators is None:
+            raise RuntimeError("the backbone's operators are made by the decoder's forward; call the model, not a block")
+        left, right = self._operators.left[site], self._operators.right[site]
+        if self.config.frames == "light":
+            bias = getattr(module, "bias", None)
+            x = z if bias is None else z - bias  # C acts on W x: a bias could not be folded into a LoRA
+        return z + ((x @ right.to(x.dtype).mT) @ left.to(x.dtype).mT).to(z.dtype)
+
+    @contextmanager
+    def bypass(self) -> Iterator[None]:
+        """The base model's own writes, bit for bit, while the context is open."""
+        before, self._bypassed = self._bypassed, True
+        try:
+            yield
+        finally:
+            self._bypassed = before
+
+    def trained(self) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+        """(frames, mixing): the two kinds of parameters, which want different learning rates."""
+        named = dict(self.named_parameters())
+        mixing = {name: named[name] for name in ("logits", "gate")}
+        learnt = self.config.frames == "learnt"
+        return {k: v for k, v in named.items() if k not in mixing and learnt}, mixing
+
+    def layers(self) -> dict[str, list[int]]:
+        """For each parameter the layer of every site along its first dimension."""
+        of = [s.layer for s in self.sites]
+        found = {"logits": of, "gate": of}
+        for kind, groups in (("frames_in", self._in_groups), ("frames_out", self._out_groups)):
+            found.update({f"{kind}.{width}": [of[s] for s in members] for width, members in groups.items()})
+        return found
+
+    # --- numbers in and out ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def retract_(self) -> None:
+        """Put every parameter back on its manifold after a step, without changing the map: frames orthonormal, gate in
+        its interval. QR's gradient needs R well conditioned, which this keeps; a gate outside would get none.
+
+        Raises:
+            TrainingDivergedError: a parameter is not finite.
+        """
+        for name, parameter in self.named_parameters():
+            local = _local(parameter)
+            if not torch.isfinite(local).all():
+                raise TrainingDivergedError(
+                    "the backbone is no longer finite",
+                    where=name,
+                    next_step="lower lr_backbone, or clip harder",
+                )
+        if self.config.frames == "learnt":
+            for frames in [*self.frames_in.values(), *self.frames_out.values()]:
+                local = _local(frames)
+                if local.numel():
+                    local.copy_(_orthonormal(local))
+        _local(self.gate).clamp_(self._gate_floor, 1.0)
+
+    def state(self) -> State:
+        """All numbers as float32 arrays, copied."""
+        return {name: _full(value).float().cpu().numpy().copy() for name, value in self.state_dict().items()}
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take the numbers of a snapshot.
+
+        Raises:
+            ConfigError: names or shapes differ from this backbone's.
+        """
+        own = self.state_dict()
+        expected = {name: tuple(value.shape) for name, value in own.items()}
+        got = {name: tuple(value.shape) for name, value in state.items()}
+        if expected != got:
+            wrong = sorted(k for k in {*expected, *got} if expected.get(k) != got.get(k))
+            raise ConfigError(
+                "this snapshot does not fit the backbone",
+                where=", ".join(wrong[:4]),
+                expected=[expected.get(k) for k in wrong[:4]],
+                got=[got.get(k) for k in wrong[:4]],
+            )
+        for name, value in own.items():
+            value.copy_(torch.from_numpy(np.array(state[name])).to(value))
+
+    # --- what is known of it -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def certificate(self) -> Certificate:
+        """The certificate of all mixing matrices together."""
+        return spectral_certificate(self.mixing())
+
+    @torch.no_grad()
+    def operator_norms(self) -> np.ndarray:
+        """‖B K A‖₂ (light: ‖I + g U (K − I) Uᵀ‖₂) a site [S], in float64, from the factors as they are applied."""
+        left, right = self._double_factors()
+        if self.config.frames == "light":
+            # On the span of U the map is (1 − g) I + g K; on its complement the identity.
+            small = [r @ le for le, r in zip(left, right, strict=True)]
+            inside = [torch.linalg.matrix_norm(torch.eye(len(c)).double() + c, 2) for c in small]
+            return np.array([max(1.0 if s.d_out > self.config.directions else 0.0, v.item())
+                             for s, v in zip(self.sites, inside, strict=True)])  # fmt: skip
+        scale = (self.effective_gate() * self.config.strength * self.norms).abs().double().cpu()
+        norms = np.array([_product_norm(le, r) for le, r in zip(left, right, strict=True)])
+        scale = scale.numpy()
+        return np.divide(norms, scale, out=np.zeros_like(norms), where=scale > 0)
+
+    @torch.no_grad()
+    def report(self) -> tuple[SiteReport, ...]:
+        """What each site does now, cheap enough for every step (small SVDs only)."""
+        m = self.mixing()
+        k = _antipodal(m)
+        eye = torch.eye(k.shape[-1], device=k.device)
+        gate = self.effective_gate()
+        sigma2 = torch.linalg.svdvals(m)[:, 1]
+        mixing = torch.linalg.matrix_norm(k - eye, 2)
+        size = torch.linalg.matrix_norm(k, 2) * self.config.strength if self.config.frames == "learnt" else mixing
+        columns = torch.stack([gate, sigma2, mixing, gate.abs() * size], dim=-1).tolist()
+        return tuple(
+            SiteReport(name=s.name, layer=s.layer, gate=g, sigma2=s2, mixing=mix, relative_change=change)
+            for s, (g, s2, mix, change) in zip(self.sites, columns, strict=True)
+        )
+
+    def _double_factors(self) -> tuple[list[Tensor], list[Tensor]]:
+        operators = self()
+        return [x.double().cpu() for x in operators.left], [x.double().cpu() for x in operators.right]
+
+
+def attach_backbone(model: nn.Module, config: BackboneConfig) -> Backbone:
+    """Put a backbone on a causal LM: its parameters as submodule `crma_backbone`, its writes as forward hooks.
+
+    Hooks, not a subclass of nn.Linear: the same code then serves quantised projections, the base's tensors and key names
+    stay as they are, and a LoRA put outside wraps the projection together with its hook.
+
+    Raises:
+        BaseModelError: no site was found, or one is attached already.
+    """
+    if getattr(model, "crma_backbone", None) is not None:
+        raise BaseModelError("this model has a backbone already", next_step="load the base anew")
+    sites = residual_writes(model)
+    modules = dict(model.named_modules())
+    backbone = Backbone(sites, config)
+    device = next(model.parameters()).device
+    backbone.norms.copy_(torch.tensor([_spectral_norm(modules[s.name], s) for s in sites]))
+    if config.frames == "light":
+        for width, members in backbone._out_groups.items():
+            singular = [_left_singular(modules[sites[s].name], sites[s], config.directions) for s in members]
+            backbone.frames_out[str(width)].data.copy_(torch.stack(singular))
+    backbone.to(device)
+    model.add_module("crma_backbone", backbone)
+    decoder_of(model).register_forward_pre_hook(lambda _module, _args: backbone.prepare())
+    for index, site in enumerate(sites):
+        modules[site.name].register_forward_hook(
+            lambda module, args, z, index=index: backbone.write(index, module, args[0], z)
+        )
+    return backbone
+
+
+def interpolate(old: State, new: State, share: float) -> State:
+    """The state `share` of the way from `old` to `new`: 0 is `old` and 1 is `new`, exactly. A backbone that loads it
+    must `retract_` it: between two frames the straight line leaves the manifold."""
+    if share in (0.0, 1.0):
+        return dict(new if share else old)
+    return {name: (old[name] + np.float32(share) * (new[name] - old[name])).astype(np.float32) for name in old}
+
+
+@torch.no_grad()
+def distance(backbone: Backbone, a: State, b: State) -> np.ndarray:
+    """δ_s = ‖ΔW_a − ΔW_b‖₂ / ‖W‖₂ a site [S] (light: ‖C_a − C_b‖₂), free of data and without forming ΔW.
+
+    It bounds how far site s can move any write: ‖z_a − z_b‖ ≤ δ_s ‖W‖₂ ‖x‖.
+    """
+    kept = backbone.state()
+    try:
+        backbone.load(a)
+        left_a, right_a = backbone._double_factors()
+        backbone.load(b)
+        left_b, right_b = backbone._double_factors()
+    finally:
+        backbone.load(kept)
+    norms = backbone.norms.double().cpu().numpy() if backbone.config.frames == "learnt" else np.ones(len(left_a))
+    moved = [
+        _product_norm(torch.cat([la, -lb], dim=1), torch.cat([ra, rb], dim=0))
+        for la, lb, ra, rb in zip(left_a, left_b, right_a, right_b, strict=True)
+    ]
+    return np.array(moved) / norms
+
+
+def _antipodal(m: Tensor) -> Tensor:
+    """K [..., n, n] = ½ [I, −I] M [I; −I] of M [..., 2n, 2n]: a mixing of ±1..±n, so signs are free."""
+    n = m.shape[-1] // 2
+    return 0.5 * (m[..., :n, :n] - m[..., :n, n:] - m[..., n:, :n] + m[..., n:, n:])
+
+
+def _orthonormal(x: Tensor) -> Tensor:
+    """Q [..., d, n] of x's QR with R's diagonal made positive, so that an orthonormal x comes back as itself."""
+    q, r = torch.linalg.qr(x)
+    diagonal = torch.diagonal(r, dim1=-2, dim2=-1)
+    return q * torch.where(diagonal < 0, -1.0, 1.0).to(q).unsqueeze(-2)
+
+
+def _product_norm(left: Tensor, right: Tensor) -> float:
+    """‖left @ right‖₂ for left [d, k], right [k, i] with small k, from their triangular factors."""
+    r_left = torch.linalg.qr(left, mode="r").R
+    r_right = torch.linalg.qr(right.mT, mode="r").R
+    return torch.linalg.matrix_norm(r_left @ r_right.mT, 2).item()
+
+
+def _group(widths: Iterator[int]) -> dict[int, list[int]]:
+    groups: dict[int, list[int]] = defaultdict(list)
+    for site, width in enumerate(widths):
+        groups[width].append(site)
+    return dict(groups)
+
+
+@torch.no_grad()
+def dense_weight(module: nn.Module, site: Site) -> Tensor:
+    """W [d, i] in float32 of any linear layer, quantised ones too: its own outputs for the unit vectors."""
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, Tensor) and weight.is_floating_point() and tuple(weight.shape) == (site.d_out, site.d_in):
+        return weight.detach().float()
+    parameter = next(module.parameters())
+    dtype = parameter.dtype if parameter.is_floating_point() else torch.float32
+    bias = getattr(module, "bias", None)
+    columns = module(torch.eye(site.d_in, dtype=dtype, device=parameter.device)).float()
+    return (columns if bias is None else columns - bias.float()).mT
+
+
+@torch.no_grad()
+def _spectral_norm(module: nn.Module, site: Site, iterations: int = 60) -> float:
+    """‖W‖₂ by power iteration. It comes from below, so the bound ‖ΔW‖₂ ≤ ρ ‖W‖₂ is kept on the safe side."""
+    w = dense_weight(module, site)
+    v = torch.randn(site.d_in, generator=torch.Generator().manual_seed(0)).to(w)
+    for _ in range(iterations):
+        u = w @ v
+        v = w.mT @ (u / u.norm().clamp(min=1e-30))
+        v = v / v.norm().clamp(min=1e-30)
+    return (w @ v).norm().item()
+
+
+def _left_singular(module: nn.Module, site: Site, n: int) -> Tensor:
+    return torch.linalg.svd(dense_weight(module, site), full_matrices=False).U[:, :n]
+
+
+def _local(value: Tensor) -> Tensor:
+    """This rank's part of a sharded tensor (FSDP 2), or the tensor."""
+    data = value.detach()
+    return data.to_local() if hasattr(data, "to_local") else data  # pyright: ignore[reportCallIssue]
+
+
+def _full(value: Tensor) -> Tensor:
+    data = value.detach()
+    return data.full_tensor() if hasattr(data, "full_tensor") else data  # pyright: ignore[reportCallIssue]

@@ -1,0 +1,245 @@
+"""What a stack's folder holds: file names, the format version, and the values of the manifest.
+
+    manifest.json        written last, atomically: what it does not name is not part of the stack
+    manifest.copy.json   the same bytes, written after the commit, to restore a damaged manifest from
+    ledger.jsonl         what was done and when, append-only, hash-chained (ledger.py)
+    snapshots/v0001/     a backbone version
+    adapters/medicine/   a domain's LoRA, in PEFT's format
+    router/ rows/        the router; the validation and test rows a user allowed to keep
+    work/medicine/       resumable training state: outside the manifest, never cleaned
+    .lock .lock.json     the writer's lock, and who holds it
+
+Files that the manifest names are immutable: a change is a new path and a new manifest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from crma.errors import StackError, UnknownDomainError
+from crma.types import check_domain_name
+
+__all__ = [
+    "FORMAT_VERSION",
+    "HOLDER",
+    "LEDGER",
+    "LOCK",
+    "MANIFEST",
+    "MANIFEST_COPY",
+    "OWNED",
+    "TEMPORARY",
+    "WORK",
+    "BaseReference",
+    "DomainRecord",
+    "FileRecord",
+    "LedgerHead",
+    "Manifest",
+    "SnapshotRecord",
+    "check_path",
+    "path_fault",
+]
+
+FORMAT_VERSION = 1
+
+MANIFEST = "manifest.json"
+MANIFEST_COPY = "manifest.copy.json"
+LEDGER = "ledger.jsonl"
+LOCK = ".lock"
+HOLDER = ".lock.json"
+OWNED = ("adapters", "router", "rows", "snapshots")  # every file here is named by the manifest, or is a leftover
+WORK = "work"
+TEMPORARY = ".writing-"  # no path of a stack opens with a dot, so a temporary file never meets one
+
+# The letters that every file system and archive keeps as they are.
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SNAPSHOT_ID = r"v\d{4,}"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def path_fault(relpath: str) -> str | None:
+    """Why `relpath` cannot lie in a stack, or None."""
+    parts = relpath.split("/")
+    if parts[0] not in OWNED:
+        return f"it does not open with one of {', '.join(f'{folder}/' for folder in OWNED)}"
+    if len(parts) < 2:
+        return "it names no file inside that folder"
+    bad = next((part for part in parts if not _PART.fullmatch(part) or len(part) > 200), None)
+    return None if bad is None else f"the part {bad!r} is empty, too long, or holds other than letters, digits, '._-'"
+
+
+def check_path(relpath: str) -> str:
+    """Return `relpath`, or raise StackError where it could leave the stack's own folders."""
+    fault = path_fault(relpath)
+    if fault is not None:
+        raise StackError(
+            "this path does not belong in a stack",
+            where=repr(relpath),
+            expected="a relative path such as 'adapters/medicine/adapter_config.json'",
+            got=fault,
+        )
+    return relpath
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(_Value):
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+
+
+class BaseReference(_Value):
+    name: str  # what the user typed
+    source: str  # where it was found
+    weights_sha256: str
+    architecture: str
+    parameters: int
+
+
+class SnapshotRecord(_Value):
+    id: Annotated[str, Field(pattern=rf"^{_SNAPSHOT_ID}$")]
+    domain: str  # which was learnt when it was made; that domain may be forgotten since
+    parent: str | None = None  # history: the parent may have been removed since
+    alpha: Finite
+    folder: str
+    created: str
+
+
+class DomainRecord(_Value):
+    """A domain that was learnt. The losses are on its validation rows, in nats a supervised token."""
+
+    name: str
+    adapter: str  # the folder of its LoRA
+    snapshot_learnt: str | None = None  # history: it may have been removed since
+    snapshot_pinned: str | None = None  # what it is served with
+    learnt: str
+    data_sha256: str
+    split_sha256: dict[str, str]
+    rows: dict[str, int]
+    config: dict[str, Any]
+    rows_kept: str | None = None  # the file or folder of its kept validation and test rows
+    validation_loss: Finite | None = None  # what the verified promotion compares with
+    loss_base: Finite | None = None
+    loss_after: Finite | None = None
+    loss_now: Finite | None = None
+    loss_floating: Finite | None = None
+    router_version: str
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_domain(cls, name: str) -> str:
+        return check_domain_name(name)
+
+
+class LedgerHead(_Value):
+    """The committed part of the ledger: what lies beyond `size` bytes was left by a killed writer."""
+
+    entries: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=0)]
+    sha256: Sha256  # of the last committed line, zeros before the first
+
+
+class Manifest(_Value):
+    format_version: int
+    crma_version: str
+    created: str
+    changed: str
+    base: BaseReference
+    backbone: dict[str, Any] | None  # the configuration of its frames
+    head: str | None  # the last snapshot
+    snapshots: tuple[SnapshotRecord, ...]
+    domains: tuple[DomainRecord, ...]
+    router: str | None
+    files: dict[str, FileRecord]
+    ledger: LedgerHead
+
+    def domain(self, name: str) -> DomainRecord:
+        for record in self.domains:
+            if record.name == name:
+                return record
+        raise UnknownDomainError(
+            "the stack holds no such domain",
+            expected=", ".join(record.name for record in self.domains) or "nothing: no domain was learnt yet",
+            got=repr(name),
+            next_step="choose one of these, or learn it first",
+        )
+
+    def snapshot(self, id: str) -> SnapshotRecord:
+        for record in self.snapshots:
+            if record.id == id:
+                return record
+        raise StackError(
+            "the stack holds no such snapshot",
+            expected=", ".join(record.id for record in self.snapshots) or "nothing: no snapshot was made yet",
+            got=repr(id),
+        )
+
+    def files_in(self, relpath: str) -> dict[str, FileRecord]:
+        """The file `relpath`, or the files of the folder `relpath`."""
+        inside = relpath + "/"
+        return {path: record for path, record in self.files.items() if path == relpath or path.startswith(inside)}
+
+    @property
+    def next_snapshot_id(self) -> str:
+        """An id that no snapshot has or, as far as records tell, ever had."""
+        ids = {
+            *(record.id for record in self.snapshots),
+            *(record.parent for record in self.snapshots),
+            *(record.snapshot_learnt for record in self.domains),
+        }
+        return f"v{1 + max((int(id[1:]) for id in ids if id is not None), default=0):04d}"
+
+    @field_validator("files")
+    @classmethod
+    def _stay_inside(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        faults = [f"{path!r}: {fault}" for path in files if (fault := path_fault(path)) is not None]
+        faults += [f"{path!r} differs from another path only by case" for path in _repeated(files)]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return files
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Manifest:
+        """Every record's files are there, and every file belongs to a record: nothing can be dropped by accident."""
+        faults = [f"two domains are called {name!r}" for name in _repeated(record.name for record in self.domains)]
+        faults += [f"two snapshots are called {id!r}" for id in _repeated(record.id for record in self.snapshots)]
+        snapshots = {record.id for record in self.snapshots}
+        if self.head is not None and self.head not in snapshots:
+            faults.append(f"the head {self.head} is not among the snapshots")
+        faults += [
+            f"domain {record.name!r} is pinned to the snapshot {record.snapshot_pinned}, which is not there"
+            for record in self.domains
+            if record.snapshot_pinned is not None and record.snapshot_pinned not in snapshots
+        ]
+        referred = [(f"snapshot {record.id}", record.folder) for record in self.snapshots]
+        referred += [(f"domain {record.name!r}", record.adapter) for record in self.domains]
+        referred += [(f"domain {r.name!r}", r.rows_kept) for r in self.domains if r.rows_kept is not None]
+        referred += [("the router", self.router)] if self.router is not None else []
+        held: set[str] = set()
+        for owner, path in referred:
+            files = self.files_in(path)
+            held.update(files)
+            if not files:
+                faults.append(f"{owner} refers to {path!r}, where no file is")
+        faults += [f"no record refers to the file {path!r}" for path in self.files if path not in held]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    """Those that differ from an earlier one by nothing, or by case, which some file systems do not keep apart."""
+    seen: set[str] = set()
+    repeated = []
+    for name in names:
+        if name.casefold() in seen:
+            repeated.append(name)
+        seen.add(name.casefold())
+    return repeated
