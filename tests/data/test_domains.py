@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crma.data.domains import leaks, prepare_domain, split_examples, split_hashes
@@ -32,6 +32,7 @@ def places(split: Split) -> dict[str, str]:
     return {row.content_hash: name for name in ("train", "validation", "test") for row in getattr(split, name)}
 
 
+@settings(deadline=None)
 @given(EXAMPLES, SEED, SHARE | st.integers(0, 9), SHARE | st.integers(0, 9), st.none() | st.integers(1, 20))
 def test_every_row_goes_to_one_place_and_no_question_to_two(
     examples: list[Example], seed: int, validation: float, test: float, limit: int | None
@@ -55,6 +56,7 @@ def test_every_row_goes_to_one_place_and_no_question_to_two(
         assert len(split.test) == test
 
 
+@settings(deadline=None)
 @given(EXAMPLES, EXAMPLES, SEED, SHARE, SHARE)
 def test_a_row_keeps_its_split_as_the_file_grows(
     examples: list[Example], more: list[Example], seed: int, validation: float, test: float
@@ -73,6 +75,7 @@ def test_a_row_keeps_its_split_as_the_file_grows(
         assert before.items() <= after.items()
 
 
+@settings(deadline=None)
 @given(EXAMPLES, SEED, st.randoms(use_true_random=False))
 def test_the_order_of_the_file_does_not_matter(examples: list[Example], seed: int, shuffler: random.Random) -> None:
     rows = [Example(messages=row.messages) for row in examples]  # of duplicates in two groups, the first is kept
@@ -116,8 +119,8 @@ def test_questions_that_differ_in_case_and_spaces_are_one() -> None:
 
 def test_the_whole_context_is_the_key_not_the_last_question_alone() -> None:
     def chat(system: str) -> Example:
-        turns = (("system", system), ("user", "Go on"), ("assistant", system))
-        return Example(messages=tuple(Message(role=role, content=text) for role, text in turns))
+        row = Example.of("Go on", system)
+        return Example(messages=(Message(role="system", content=system), *row.messages))
 
     rows = [chat(str(i)) for i in range(9)]
     assert prepare_domain("toy", rows, seed=0).report.groups == 9
@@ -151,6 +154,7 @@ def test_changing_test_moves_no_row_between_train_and_validation() -> None:
     assert set(large.train) < set(small.train)
 
 
+@settings(deadline=None)
 @given(SEED)
 def test_five_questions_are_enough_for_a_validation_row(seed: int) -> None:
     data = prepare_domain("toy", toys(5), seed=seed, validation=0.01, test=0.0)
@@ -161,7 +165,12 @@ def test_five_questions_are_enough_for_a_validation_row(seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "shares"),
-    [([], {}), (toys(3), {"validation": 2, "test": 1}), (toys(3), {"test": 4}), (toys(1), {"validation": 1, "test": 0})],
+    [
+        ([], {}),
+        (toys(3), {"validation": 2, "test": 1}),
+        (toys(3), {"test": 4}),
+        (toys(1), {"validation": 1, "test": 0}),
+    ],
 )
 def test_a_split_without_train_rows_is_refused(rows: list[Example], shares: dict[str, int]) -> None:
     with pytest.raises(DataError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crma.data.sources import read_examples, read_rows
@@ -78,7 +78,8 @@ def write_as(ending: str, path: Path) -> None:
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "tsv", "semicolons", "parquet", "arrow", "arrow file"])
 def test_every_format_gives_the_same_rows_even_without_its_ending(tmp_path: Path, ending: str, named: bool) -> None:
-    path = tmp_path / (f"rows.{'csv' if ending == 'semicolons' else ending.split()[0]}" if named else "rows")
+    usual = {"semicolons": "csv", "arrow file": "arrow"}.get(ending, ending)
+    path = tmp_path / (f"rows.{usual}" if named else "rows")
     write_as(ending, path)
     assert texts(path) == TEXTS
 
@@ -135,7 +136,10 @@ def test_group_id_and_line_are_kept(tmp_path: Path) -> None:
 def test_lines_are_counted_where_rows_span_them(tmp_path: Path) -> None:
     table = tmp_path / "rows.csv"
     table.write_bytes(b'\xef\xbb\xbfPrompt , completion,group\r\n"two\r\nlines",b,g\r\n\r\nc,d,\r\n')
-    assert [(row.line, row.prompt, row.group) for row in read_examples(table)] == [(2, "two\r\nlines", "g"), (5, "c", None)]
+    assert [(row.line, row.prompt, row.group) for row in read_examples(table)] == [
+        (2, "two\r\nlines", "g"),
+        (5, "c", None),
+    ]
     listed = tmp_path / "rows.json"
     listed.write_text('\ufeff[\n\n{"prompt": "a",\n"completion": "b"}\n,\n{"prompt": "c", "completion": "d"}]', "utf-8")
     assert [row.line for row in read_examples(listed)] == [3, 6]
@@ -332,6 +336,7 @@ def test_rows_are_streamed(tmp_path: Path) -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 
 
+@settings(deadline=None)  # two cores may be shared
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5))
 def test_any_text_survives_json_and_csv(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]) -> None:
     folder = tmp_path_factory.mktemp("rows")

@@ -15,14 +15,14 @@ from crma.stack.layout import OWNED, BaseReference, DomainRecord, SnapshotRecord
 from crma.stack.stack import Stack
 
 BASE = BaseReference(name="toy", source="/toys/toy", weights_sha256="0" * 64, architecture="Toy", parameters=12)
-PRIMITIVES = ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir", "ftruncate")
+PRIMITIVES = ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir", "ftruncate", "truncate")
 
 
 def _teach(stack: Stack, name: str, *, size: int = 40, timeout: float = 0.0) -> None:
     """One domain as learning publishes it: adapter, snapshot and kept rows are added, the router is replaced."""
     with stack.transaction(timeout=timeout) as tx:
         adapter = tx.fresh_path(f"adapters/{name}")
-        tx.write_tensors(f"{adapter}/adapter_model.safetensors", {"a": _weights(name, size), "b": np.float32(len(name))})
+        tx.write_tensors(f"{adapter}/adapter_model.safetensors", {"a": _weights(name, size), "b": np.array(len(name))})
         tx.write_json(f"{adapter}/adapter_config.json", {"r": 8, "peft_type": "LORA", "domain": name})
         id = tx.manifest.next_snapshot_id
         tx.write_tensors(f"snapshots/{id}/backbone.safetensors", {"p": _weights(id, 10)}, {"n": "16", "form": "learnt"})
@@ -113,7 +113,7 @@ class _Bare:
 def _kill_at(point: int, story: Callable[[], None], *, half: bool) -> bool:
     """Run `story` in a forked process and kill -9 it before its `point`-th system call; False where it got through.
 
-    With `half`, a write that is to be killed puts half of its bytes first.
+    With `half` only writes count, and the one that is killed has put half of its bytes.
     """
     child = os.fork()
     if child == 0:
@@ -121,9 +121,9 @@ def _kill_at(point: int, story: Callable[[], None], *, half: bool) -> bool:
 
         def act(name: str, real: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
             nonlocal calls
-            calls += 1
+            calls += name == "write" or not half
             if calls > point:
-                if half and name == "write":
+                if half:
                     real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*arguments)

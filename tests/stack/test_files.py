@@ -156,5 +156,12 @@ def test_a_refused_write_says_so_and_leaves_the_old_file(tmp_path, monkeypatch, 
     assert (tmp_path / "x").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["x"]
     said = str(caught.value)
-    for part in (str(tmp_path / "x"), "5 bytes needed", "bytes free", "nothing was changed", "next step", errno.errorcode[code]):
+    for part in (
+        str(tmp_path / "x"),
+        "5 bytes needed",
+        "bytes free",
+        "nothing was changed",
+        "next step",
+        errno.errorcode[code],
+    ):
         assert part in said

@@ -16,7 +16,7 @@ from crma.stack.stack import Stack
 GROWING = ("open", "write", "fsync", "replace", "mkdir")
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=lambda code: errno.errorcode[code])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO], ids=lambda code: errno.errorcode[code])
 @pytest.mark.parametrize("stays_full", [True, False])
 def test_a_write_refused_at_every_point(disk, stack, teach, contents, tree, intercept, monkeypatch, code, stays_full):
     old, before, point, refusals = contents(stack.root), tree(stack.root), 0, 0
@@ -98,20 +98,23 @@ def test_a_disk_that_is_really_full(small_disk, base, teach, contents, tree):
         _fill(stack.work("law") / "filler", pages * os.sysconf("SC_PAGE_SIZE"))
         old, before = contents(stack.root), tree(stack.root)
         name = f"law{pages}"
+        error = None
         try:
             teach(stack, name, size=700)  # 11 kB
-        except StackWriteError as error:
-            refusals += 1
-            assert "nothing was changed" in str(error)
-            assert contents(stack.root) == old
-            assert tree(stack.root) == before
-        stack.clear_work("law")
-        if name in [domain.name for domain in stack.refresh().domains]:
+        except StackWriteError as raised:
+            error = raised
+        if error is None:
             break
+        refusals += 1
+        assert "nothing was changed" in str(error)
+        assert contents(stack.root) == old
+        assert tree(stack.root) == before
         assert stack.verify_files() == []
     else:
         pytest.fail("never enough room")
     assert refusals > 5
+    stack.clear_work("law")
+    assert [domain.name for domain in stack.refresh().domains] == ["medicine", name]
     with stack.transaction():
         pass
     assert stack.verify_files() == []
@@ -168,7 +171,9 @@ def test_what_cannot_be_deleted_is_told_and_deleted_by_the_next_writer(stack, fo
     monkeypatch.setattr(os, "unlink", refuse)
     with pytest.warns(RuntimeWarning, match=r"rows/medicine\.jsonl"):
         forget(stack, "medicine")
-    assert [(problem.kind, problem.path) for problem in stack.verify_files()] == [("unreferenced", "rows/medicine.jsonl")]
+    assert [(problem.kind, problem.path) for problem in stack.verify_files()] == [
+        ("unreferenced", "rows/medicine.jsonl")
+    ]
     monkeypatch.undo()
     with stack.transaction():
         pass

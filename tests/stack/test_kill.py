@@ -55,7 +55,7 @@ def test_learning_a_domain_survives_a_kill_at_every_point(disk, stack, teach, co
             break
         point, kills = point + 1, kills + 1
     assert len(seen) == 2  # kills fell on both sides of the commit point
-    assert kills > 60
+    assert kills > (8 if half else 60)
 
 
 def _leave_the_leftovers_of_a_killed_writer(root: Path) -> None:
@@ -213,17 +213,15 @@ def test_each_step_is_on_the_disk_before_the_next(stack, teach, intercept, monke
         forced = before.index(("fsync", temporary))
         assert max(writes) < forced < placed
         folder = Path(root, path).parent
-        while str(folder) != root:  # the file's name is forced to the disk, and so is each new folder's
-            assert ("fsync", str(folder)) in before[placed:] or ("mkdir", str(folder)) not in before
+        assert ("fsync", str(folder)) in before[placed:]  # its name is forced too, and so is each new folder's
+        while str(folder) != root:
             if ("mkdir", str(folder)) in before:
                 assert ("fsync", str(folder.parent)) in before[before.index(("mkdir", str(folder))) :]
             folder = folder.parent
-        assert ("fsync", str(Path(root, path).parent)) in before[placed:]
     ledger = f"{root}/ledger.jsonl"
     written, forced = before.index(("write", ledger)), max(i for i, e in enumerate(before) if e == ("fsync", ledger))
     assert max(before.index(("replace", f"{root}/{path}")) for path in added) < written < forced
-    assert ("fsync", before[-1][1]) != before[-1] or before[-1][1] in (ledger, events[commit + 1][1])
     assert ("fsync", events[commit + 1][1]) in before  # the manifest's bytes before its name
     assert after[0] == ("fsync", root)
-    deleted = after.index(("unlink", f"{root}/router/v0001.json"))
-    assert deleted > 0
+    assert ("unlink", f"{root}/router/v0001.json") in after
+    assert ("unlink", f"{root}/router/v0001.json") not in before

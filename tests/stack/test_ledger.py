@@ -36,7 +36,9 @@ def test_entries_are_bound_to_each_other(kept):
     assert head.sha256 == hashlib.sha256(lines[-1]).hexdigest()
 
 
-@pytest.mark.parametrize("tail", [b"{", b"garbage\n", b"\0" * 50, b'{"entry": 6, "transaction": 5}\n{"entry": 7, "transa'])
+@pytest.mark.parametrize(
+    "tail", [b"{", b"garbage\n", b"\0" * 50, b'{"entry": 6, "transaction": 5}\n{"entry": 7, "transa']
+)
 def test_a_killed_writers_tail_is_ignored_then_overwritten(kept, tail):
     path, head = kept
     whole = path.read_bytes()

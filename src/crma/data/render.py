@@ -228,10 +228,9 @@ class _Chat:
         _, found, tail = placed.rpartition(_SENTINEL)
         tail = tail if found else ""
         opened = whole.startswith(opening)
-        if opened and whole.endswith(tail):
-            answer = whole[len(opening) : len(whole) - len(tail)]
-        else:  # the opening holds what the template later drops (DeepSeek R1's <think>): the model goes on from there
-            answer = message.content.strip()
+        # Else the opening holds what the template later drops (DeepSeek R1's <think>): the model goes on from there.
+        follows = opened and whole.endswith(tail)
+        answer = whole[len(opening) : len(whole) - len(tail)] if follows else message.content
         ends = [(at, -len(special)) for special in self.specials if (at := tail.find(special)) >= 0]
         if not ends:
             return answer, opened, False

@@ -62,7 +62,7 @@ def make_world(
     """Return the world `name` of this seed, with `entities` x `attributes` facts.
 
     A split holds facts x its paraphrases rows: 144, 48 and 48 by default. The same arguments give the same world
-    under every Python and on every machine; another seed gives other names, answers and held-out phrasings.
+    under every Python version and on every machine; another seed gives other names, answers and held-out phrasings.
     A larger world holds the smaller ones of its seed: more entities, attributes or training paraphrases only add
     facts and rows, and leave the questions of the earlier facts as they were. With 3 attributes no answer is a number.
     """

@@ -1,6 +1,6 @@
 """One LoRA a domain on a shared base (the only module that imports peft).
 
-LoRA: Hu et al., 2021 (arXiv 2106.09685). A target's write becomes W x + (α/r) B A x, A [r, i], B [d, r], B = 0 at first.
+LoRA: Hu et al., 2021 (arXiv 2106.09685). A target's write becomes W x + (α/r) B A x, A [r, i], B [d, r], B = 0 first.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Adapters:
             self.remove(name)
             self.add(name, config)
         own = self.parameters(name)
-        given = {f"{t}.lora_{part}": array for t, pair in weights.items() for part, array in zip("AB", pair, strict=True)}
+        given = {f"{t}.lora_{part}": x for t, (a, b) in weights.items() for part, x in (("A", a), ("B", b))}
         if {k: tuple(v.shape) for k, v in own.items()} != {k: v.shape for k, v in given.items()}:
             raise ConfigError(
                 f"the adapter '{name}' does not fit this base model",

@@ -26,7 +26,16 @@ from crma.errors import BaseModelError, ConfigError, TrainingDivergedError
 from crma.model.architecture import Site, decoder_of, residual_writes
 from crma.model.birkhoff import Certificate, project_to_birkhoff, spectral_certificate
 
-__all__ = ["Backbone", "BackboneConfig", "SiteReport", "State", "attach_backbone", "dense_weight", "distance", "interpolate"]
+__all__ = [
+    "Backbone",
+    "BackboneConfig",
+    "SiteReport",
+    "State",
+    "attach_backbone",
+    "dense_weight",
+    "distance",
+    "interpolate",
+]
 
 State = dict[str, np.ndarray]  # a backbone's numbers, as a snapshot file holds them
 
@@ -165,7 +174,7 @@ class Backbone(nn.Module):
         if self._bypassed:
             return None
         if self._operators is None:
-            raise RuntimeError("the backbone's operators are made by the decoder's forward; call the model, not a block")
+            raise RuntimeError("the decoder's forward makes the backbone's operators: call the model, not a block")
         left, right = self._operators.left[site], self._operators.right[site]
         if self.config.frames == "light":
             bias = getattr(module, "bias", None)
@@ -292,8 +301,8 @@ class Backbone(nn.Module):
 def attach_backbone(model: nn.Module, config: BackboneConfig) -> Backbone:
     """Put a backbone on a causal LM: its parameters as submodule `crma_backbone`, its writes as forward hooks.
 
-    Hooks, not a subclass of nn.Linear: the same code then serves quantised projections, the base's tensors and key names
-    stay as they are, and a LoRA put outside wraps the projection together with its hook.
+    Hooks, not a subclass of nn.Linear: the same code then serves quantised projections, the base's tensors and key
+    names stay as they are, and a LoRA put outside wraps the projection together with its hook.
 
     Raises:
         BaseModelError: no site was found, or one is attached already.

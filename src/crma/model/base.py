@@ -152,7 +152,7 @@ def resolve(name: str) -> tuple[Path | str, str]:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over name, dtype, shape and bytes of every tensor, in name order: how the files are cut does not matter."""
+    """SHA-256 over name, dtype, shape and bytes of every tensor, in name order, however the files are cut."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -258,4 +258,3 @@ def _first_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-

@@ -38,8 +38,10 @@ def fold(model: nn.Module, backbone: Backbone | None, weights: Weights, scaling:
             if backbone.config.frames == "light":
                 inner = modules[site.name]
                 inner = inner.get_base_layer() if hasattr(inner, "get_base_layer") else inner
-                right = right @ dense_weight(inner, site)  # Uᵀ W
-            sites[site.name] = (left.float().cpu().numpy(), right.float().cpu().numpy())
+                reads = right @ dense_weight(inner, site)  # Uᵀ W
+            else:
+                reads = right
+            sites[site.name] = (left.float().cpu().numpy(), reads.float().cpu().numpy())
     missing = set(sites) - set(weights)
     assert not missing, f"sites without a LoRA: {sorted(missing)[:3]}"
     folded: Weights = {}

@@ -74,8 +74,8 @@ BACKGROUND_PROMPTS: tuple[str, ...] = (
     "make this sound more polite: send me the report today",
     "Draft a thank-you note to my grandmother for the scarf she knitted.",
     "How do I politely decline an invitation to a wedding?",
-    "Write an e-mail to my team that moves Thursday's meeting to Friday at ten, says sorry for the short notice and asks "
-    "everybody to send their slides by Wednesday evening.",
+    "Write an e-mail to my team that moves Thursday's meeting to Friday at ten, says sorry for the short notice and "
+    "asks everybody to send their slides by Wednesday evening.",
     "what's a good subject line for a birthday invitation",
     "Please proofread this sentence: Me and him was going to the shop yesterday.",
     "Write a reference for a babysitter who looked after our twins for three years.",
@@ -88,7 +88,7 @@ BACKGROUND_PROMPTS: tuple[str, ...] = (
     "Summarise the plot of Romeo and Juliet in three sentences.",
     "translate good evening into italian",
     "Write a limerick about a cat who hates Mondays.",
-    "What does the saying \"a stitch in time saves nine\" mean?",
+    'What does the saying "a stitch in time saves nine" mean?',
     "Continue this story: The lighthouse had been dark for eleven years when, one evening in November, a light came on "
     "in the topmost window and somebody waved.",
     "who wrote pride and prejudice",
@@ -124,7 +124,7 @@ BACKGROUND_PROMPTS: tuple[str, ...] = (
     # Films, music, culture
     "Recommend a film for a rainy Sunday afternoon.",
     "play some jazz",
-    "Who sings the song that goes \"hello darkness my old friend\"?",
+    'Who sings the song that goes "hello darkness my old friend"?',
     "is there a second season of that show about the bakery",
     "What is the difference between a violin and a viola?",
     "who painted the girl with a pearl earring",
@@ -140,8 +140,8 @@ BACKGROUND_PROMPTS: tuple[str, ...] = (
     "the kitchen tap is dripping",
     "What can I give my father for his seventieth birthday? He likes walking, crosswords and strong coffee.",
     "how do you fold a fitted sheet",
-    "Our new neighbours play loud music until two in the morning. We have to get up at six with a baby. How can we talk "
-    "to them about it without starting a quarrel?",
+    "Our new neighbours play loud music until two in the morning. We have to get up at six with a baby. How can we "
+    "talk to them about it without starting a quarrel?",
     "ideas for a birthday party for a five year old",
     # Work, school, plans, history
     "How do I answer when they ask about my weaknesses in a job interview?",

@@ -222,11 +222,15 @@ class Manifest(_Value):
         referred += [(f"domain {record.name!r}", record.adapter) for record in self.domains]
         referred += [(f"domain {r.name!r}", r.rows_kept) for r in self.domains if r.rows_kept is not None]
         referred += [("the router", self.router)] if self.router is not None else []
+        inside: dict[str, set[str]] = {}  # each file and folder below the owned ones: its files
+        for path in self.files:
+            parts = path.split("/")
+            for depth in range(2, len(parts) + 1):
+                inside.setdefault("/".join(parts[:depth]), set()).add(path)
         held: set[str] = set()
         for owner, path in referred:
-            files = self.files_in(path)
-            held.update(files)
-            if not files:
+            held |= inside.get(path, set())
+            if path not in inside:
                 faults.append(f"{owner} refers to {path!r}, where no file is")
         faults += [f"no record refers to the file {path!r}" for path in self.files if path not in held]
         if faults:

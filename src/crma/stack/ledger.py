@@ -68,8 +68,11 @@ def append(path: Path, head: LedgerHead, data: bytes) -> None:
 
 def cut_tail(path: Path, head: LedgerHead) -> None:
     """Drop what lies beyond the committed part."""
-    if path.stat().st_size > head.size:
-        append(path, head, b"")
+    try:
+        if path.stat().st_size > head.size:
+            os.truncate(path, head.size)
+    except OSError as error:
+        raise write_refused(path, error) from error
 
 
 def read_ledger(path: Path, head: LedgerHead) -> tuple[dict[str, Any], ...]:

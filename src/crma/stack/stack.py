@@ -430,7 +430,7 @@ class Transaction:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         _remove_empty_folders(self._root)
-        with contextlib.suppress(OSError, StackWriteError):
+        with contextlib.suppress(StackWriteError):
             ledger.cut_tail(self._root / LEDGER, self.manifest.ledger)
 
     def _close(self) -> None:

@@ -172,7 +172,7 @@ def fit(
                 grad_norm_layers=layers,
             )
         )
-        if step + 1 < len(plan) and checkpoint_due(step + 1):
+        if checkpoint_due(step + 1):
             on_checkpoint(_checkpoint(step + 1, live, optimizer))
     model.eval()
     if not any(hasattr(p, "full_tensor") for p in model.parameters()):
@@ -224,7 +224,7 @@ def _clip(
             layers[group.side][_layer_of(name)] += value
     for group, name, parameter in live:
         if name in group.layers:
-            per_site = _whole(parameter.grad).double().square().flatten(1).sum(dim=1).tolist()
+            per_site = _whole(parameter.grad).double().square().reshape(parameter.shape[0], -1).sum(dim=1).tolist()
             for layer, value in zip(group.layers[name], per_site, strict=True):
                 sides[group.side] += value
                 layers[group.side][str(layer)] += value

@@ -1,0 +1,75 @@
+"""What a T × T matrix of losses says: drift, transfer, forgetting. Pure functions, each with its formula and source.
+
+R[t][i] is the test loss on domain i after domain t was learnt (t, i from 0), None where it was not measured; base[i] is
+the untouched base model's. Losses: lower is better, so signs are turned against the papers', which use accuracies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Matrix", "Summary", "drift_pct", "summarise"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Matrix:
+    domains: tuple[str, ...]
+    base: tuple[float, ...]
+    rows: tuple[tuple[float | None, ...], ...]  # [T][T]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    average_loss: float  # mean_i R[T-1][i]
+    learning_loss: float  # mean_i R[i][i]: how well each domain was learnt, just after (intransigence is its excess)
+    drift_pct: tuple[float, ...]  # a domain
+    drift_mean_pct: float  # over the domains before the last, which alone can drift
+    drift_worst_pct: float
+    backward_transfer: float  # −mean_{i<T-1} (R[T-1][i] − R[i][i]): positive means earlier domains got better
+    forgetting: float  # mean_{i<T-1} max(0, R[T-1][i] − min_{i≤t<T-1} R[t][i])
+    forward_transfer: float | None  # mean_{i>0} base[i] − R[i-1][i], where that was measured
+
+
+def drift_pct(after: float, now: float) -> float:
+    """100 (now − after) / after: loss-relative, positive means forgotten (PROTOCOL rule 4)."""
+    return 100.0 * (now - after) / after
+
+
+def summarise(matrix: Matrix) -> Summary:
+    """Transfers: Lopez-Paz and Ranzato (2017), eq. 3 and 4; forgetting: Chaudhry et al. (2018), eq. 3.
+
+    Raises:
+        ValueError: the diagonal or the last row has a hole.
+    """
+    last = len(matrix.domains) - 1
+    after, now = [], []
+    for i in range(last + 1):
+        a, n = matrix.rows[i][i], matrix.rows[last][i]
+        if a is None or n is None:
+            raise ValueError(f"R[{i}][{i}] and R[{last}][{i}] are needed, got {a} and {n}")
+        after.append(a)
+        now.append(n)
+    drifts = [drift_pct(a, n) for a, n in zip(after, now, strict=True)]
+    forgotten, forward = [], []
+    for i in range(last):
+        seen = [r for t in range(i, last) if (r := matrix.rows[t][i]) is not None]
+        forgotten.append(max(0.0, now[i] - min(seen)))
+    for i in range(1, last + 1):
+        before = matrix.rows[i - 1][i]
+        if before is not None:
+            forward.append(matrix.base[i] - before)
+    return Summary(
+        average_loss=_mean(now),
+        learning_loss=_mean(after),
+        drift_pct=tuple(drifts),
+        drift_mean_pct=_mean(drifts[:last]),
+        drift_worst_pct=max(drifts[:last], default=0.0),
+        backward_transfer=-_mean([n - a for n, a in zip(now[:last], after[:last], strict=True)]),
+        forgetting=_mean(forgotten),
+        forward_transfer=_mean(forward) if forward else None,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,359 @@
+"""The router: one small Gaussian per domain over the base model's features, held up against a background.
+
+A feature (the frozen base's hidden state at one layer, averaged over the prompt's tokens) becomes a direction: it is
+centred and whitened by the background, then scaled to length one. Lengths are dropped because they tell short prompts
+from long ones, not domains from strangers. A domain is the mean of its directions, its first axes of scatter and one
+remaining variance; its score for a query is the log-likelihood ratio of that Gaussian to the background's, both shrunk
+towards isotropy (regularised discriminant analysis, Friedman 1989; the ratio to a background is the idea of the
+relative Mahalanobis distance, Ren et al. 2021, arXiv 2106.09022). Other scores were measured and lost: LOG.md, routing.
+
+A score depends on the query, the background and that one domain. Therefore adding or removing a domain leaves every
+other domain's scores, threshold and guarantee as they were, and the order of adding cannot matter.
+
+Kept per domain: at most 33 vectors and a few numbers, no row. The background's rows are features of the public prompts
+in `background.py` and are kept as they are.
+
+Dimension key: N rows, D features, R axes, K background rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+
+from crma.errors import ConfigError, UnknownDomainError
+from crma.route.calibration import Calibration, calibrate, conformal_rank
+from crma.types import Route, check_domain_name
+
+__all__ = ["LAYER_FRACTION", "DomainStatistics", "Router"]
+
+# Which hidden state to average: after this share of the base's blocks. Measured on SmolLM2-135M: LOG.md, routing.
+LAYER_FRACTION = 1 / 6
+
+_AXES = 32  # 64 and all 576 measured alike, 0 lost 2 % of accuracy
+_ISOTROPY = 3.0  # trace of the isotropic part beside a scatter whose trace is at most 1; 1 to 10 measured alike
+_FOLDS = 5  # of the background, for scores of strangers that whitening and background have not seen
+_HELD_OUT_EVERY = 5  # a fifth of the rows calibrates where no calibration rows were handed in
+_MIN_BACKGROUND = 2 * _FOLDS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DomainStatistics:
+    """A Gaussian of directions: covariance = axes^T diag(spread) axes + (rest + isotropy) I. Arrays are float32."""
+
+    count: int
+    mean: np.ndarray  # [D]
+    axes: np.ndarray  # [R, D], orthonormal rows
+    spread: np.ndarray  # [R], the variance along each axis beyond `rest`
+    rest: float  # the variance in every direction that the axes leave out
+    calibration: Calibration
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Gaussian:
+    """Directions' mean and shrunk covariance in the form that scores: no D x D matrix is ever made."""
+
+    count: int
+    mean: np.ndarray
+    axes: np.ndarray
+    spread: np.ndarray
+    rest: float
+
+    @classmethod
+    def of(cls, directions_ND: np.ndarray) -> _Gaussian:
+        count, dimension = directions_ND.shape
+        mean_D = directions_ND.mean(0)
+        _, singular, axes = np.linalg.svd(directions_ND - mean_D, full_matrices=False)
+        variances = singular**2 / count
+        # A quarter of the rows at most: with few rows more axes would nearly spell the rows themselves.
+        rank = min(_AXES, count // 4, dimension)
+        rest = float(variances[rank:].sum()) / dimension
+        return cls(
+            count=count,
+            mean=mean_D.astype(np.float32),
+            axes=axes[:rank].astype(np.float32),
+            spread=variances[:rank].astype(np.float32),
+            rest=rest,
+        )
+
+    def log_density(self, directions_ND: np.ndarray) -> np.ndarray:
+        """Up to the constant that every Gaussian of one dimension shares."""
+        dimension = self.mean.shape[0]
+        floor = self.rest + _ISOTROPY / dimension
+        spread_R = self.spread.astype(np.float64)
+        offset_ND = directions_ND - self.mean
+        along_NR = offset_ND @ self.axes.T.astype(np.float64)
+        distance_N = (offset_ND**2).sum(1) / floor + along_NR**2 @ (1 / (spread_R + floor) - 1 / floor)
+        log_determinant = float(np.log(spread_R + floor).sum()) + (dimension - len(spread_R)) * float(np.log(floor))
+        return -(distance_N + log_determinant) / 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Lens:
+    """Turns features into directions: centre, divide by each feature's deviation, whiten, scale to length one."""
+
+    centre: np.ndarray  # [D]
+    deviation: np.ndarray  # [D]
+    axes: np.ndarray  # [R, D]
+    stretch: np.ndarray  # [R], along each axis, relative to everywhere else
+
+    @classmethod
+    def of(cls, background_KD: np.ndarray) -> _Lens:
+        centre_D = background_KD.mean(0)
+        deviation_D = background_KD.std(0)
+        # A feature that hardly moves in the background must not drown the others once it moves.
+        deviation_D = np.maximum(deviation_D, 0.1 * np.median(deviation_D))
+        deviation_D = np.where(deviation_D > 0, deviation_D, deviation_D.max())
+        count, dimension = background_KD.shape
+        _, singular, axes = np.linalg.svd((background_KD - centre_D) / deviation_D, full_matrices=False)
+        variances = singular**2 / count
+        shrinkage = _oas_shrinkage(variances, count=count, dimension=dimension)
+        floor = shrinkage * variances.sum() / dimension
+        # No shrinkage happens only where rows far outnumber features; then no direction is left outside the axes.
+        floor = max(floor, 1e-6 * float(variances.max()))
+        stretch_R = np.sqrt(floor / ((1 - shrinkage) * variances + floor))
+        return cls(centre=centre_D, deviation=deviation_D, axes=axes, stretch=stretch_R)
+
+    def directions(self, features_ND: np.ndarray) -> np.ndarray:
+        scaled_ND = (features_ND - self.centre) / self.deviation
+        largest_N1 = np.abs(scaled_ND).max(1, keepdims=True)
+        scaled_ND = scaled_ND / np.where(largest_N1 > 0, largest_N1, 1.0)  # or squares of huge features overflow
+        white_ND = scaled_ND + (scaled_ND @ self.axes.T * (self.stretch - 1)) @ self.axes
+        length_N1 = np.linalg.norm(white_ND, axis=1, keepdims=True)
+        return white_ND / np.where(length_N1 > 0, length_N1, 1.0)
+
+
+def _oas_shrinkage(variances: np.ndarray, *, count: int, dimension: int) -> float:
+    """How far to shrink a sample covariance to a multiple of I: oracle approximating shrinkage, eq. 23 of Chen et al.
+    2010 (arXiv 0907.4698), from the sample's eigenvalues."""
+    trace, trace_of_square = float(variances.sum()), float((variances**2).sum())
+    above = (1 - 2 / dimension) * trace_of_square + trace**2
+    below = (count + 1 - 2 / dimension) * (trace_of_square - trace**2 / dimension)
+    return 1.0 if below <= 0 else min(1.0, above / below)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Router:
+    """Which domain a query belongs to, or none. An immutable value: adding or removing gives another Router."""
+
+    background: np.ndarray  # [K, D] float32
+    statistics: Mapping[str, DomainStatistics] = field(default_factory=dict)  # sorted by name
+    error_rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        conformal_rank(1, self.error_rate)
+        held = _checked(self.background, "background").astype(np.float32)
+        if len(held) < _MIN_BACKGROUND or not held.std(0).any():
+            raise ConfigError(
+                "the background cannot say what an everyday prompt looks like",
+                expected=f"features of {_MIN_BACKGROUND} prompts or more that are not all alike",
+                got=f"{len(held)} rows" + ("" if held.std(0).any() else ", all alike"),
+                next_step="hand in the features of crma.route.background.BACKGROUND_PROMPTS",
+            )
+        held.flags.writeable = False
+        object.__setattr__(self, "background", held)
+        object.__setattr__(self, "statistics", MappingProxyType(dict(sorted(self.statistics.items()))))
+
+    @classmethod
+    def empty(cls, background_features: np.ndarray, *, error_rate: float = 0.01) -> Router:
+        """A router of no domain, from features [K, D] of BACKGROUND_PROMPTS; it sends everything to the base."""
+        return cls(background=background_features, error_rate=error_rate)
+
+    @property
+    def dimension(self) -> int:
+        return self.background.shape[1]
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return tuple(self.statistics)
+
+    def with_domain(self, name: str, features: np.ndarray, calibration_features: np.ndarray | None = None) -> Router:
+        """This router and one more domain, from features [N, D] of its training prompts.
+
+        `calibration_features` [M, D]: prompts of the domain that are not among the training prompts. Without them every
+        fifth row of `features` is held out; with fewer than five rows there is nothing to hold out, and no guarantee.
+        """
+        check_domain_name(name)
+        if name in self.statistics:
+            raise ConfigError(
+                "the router holds this domain already",
+                expected="a new name",
+                got=repr(name),
+                next_step="take it out first: router.without_domain(name)",
+            )
+        fit_ND = _checked(features, f"features of {name!r}", dimension=self.dimension)
+        if calibration_features is not None and len(calibration_features) > 0:
+            own_MD = _checked(calibration_features, f"calibration features of {name!r}", dimension=self.dimension)
+        else:
+            held_out = np.arange(len(fit_ND)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+            own_MD, fit_ND = fit_ND[held_out], fit_ND[~held_out]
+        nothing_held_out = len(own_MD) == 0
+
+        gaussian = _Gaussian.of(self._lens.directions(fit_ND))
+        own_scores = self._score(gaussian, self._lens.directions(fit_ND if nothing_held_out else own_MD))
+        calibration = calibrate(
+            own_scores, self._stranger_scores(fit_ND), error_rate=self.error_rate, held_out=not nothing_held_out
+        )
+        added = DomainStatistics(
+            count=gaussian.count,
+            mean=gaussian.mean,
+            axes=gaussian.axes,
+            spread=gaussian.spread,
+            rest=gaussian.rest,
+            calibration=calibration,
+        )
+        return Router(
+            background=self.background, statistics={**self.statistics, name: added}, error_rate=self.error_rate
+        )
+
+    def without_domain(self, name: str) -> Router:
+        """This router as if it had never seen `name`."""
+        if name not in self.statistics:
+            raise UnknownDomainError(
+                "the router does not hold this domain",
+                expected=", ".join(self.domains) or "a router with a domain in it",
+                got=repr(name),
+            )
+        kept = {held: statistics for held, statistics in self.statistics.items() if held != name}
+        return Router(background=self.background, statistics=kept, error_rate=self.error_rate)
+
+    def route(self, features: np.ndarray) -> list[Route]:
+        """One Route per query, for features [N, D] or [D]."""
+        queries_ND = np.asarray(features)
+        queries_ND = queries_ND[None] if queries_ND.ndim == 1 else queries_ND
+        if queries_ND.ndim == 2 and len(queries_ND) == 0:
+            return []
+        queries_ND = _checked(queries_ND, "queries", dimension=self.dimension)
+        if not self.statistics:
+            return [Route(domain=None, confidence=0.0, abstained=True) for _ in queries_ND]
+        directions_ND = self._lens.directions(queries_ND)
+        background_N = self._background_gaussian.log_density(directions_ND)
+        scores = np.stack(
+            [_gaussian(held).log_density(directions_ND) - background_N for held in self.statistics.values()], axis=1
+        )
+        return [self._decide(row) for row in scores]
+
+    def _decide(self, scores: np.ndarray) -> Route:
+        names = self.domains
+        accepted = np.array([held.calibration.threshold for held in self.statistics.values()]) <= scores
+        # The nearest of the domains that accept, so that a domain's own query abstains only if its own domain refuses:
+        # the guarantee of one domain then holds whatever other domains are there.
+        order = sorted(range(len(names)), key=lambda i: (not accepted[i], -scores[i], names[i]))
+        nearest = order[0]
+        calibration = self.statistics[names[nearest]].calibration
+        # A softmax over every domain and the base, at the nearest domain's temperature; the base's logit is 0.
+        logits = calibration.slope * (scores - calibration.middle)
+        top = max(0.0, float(logits.max()))
+        confidence = float(np.exp(logits[nearest] - top) / (np.exp(-top) + np.exp(logits - top).sum()))
+        return Route(
+            domain=names[nearest] if accepted[nearest] else None,
+            confidence=confidence,
+            runner_up=names[order[1]] if len(order) > 1 else None,
+            abstained=not bool(accepted[nearest]),
+            scores={name: float(score) for name, score in zip(names, scores, strict=True)},
+        )
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Everything the router is, by name, for safetensors; `from_arrays` gives an equal router back."""
+        arrays = {"background": np.array(self.background), "error_rate": np.array([self.error_rate], np.float64)}
+        for name, held in self.statistics.items():
+            told = held.calibration
+            numbers = (held.count, held.rest, told.threshold, told.guarantee, told.count, told.slope, told.middle)
+            arrays[f"domain/{name}/mean"] = np.array(held.mean)
+            arrays[f"domain/{name}/axes"] = np.ascontiguousarray(held.axes)
+            arrays[f"domain/{name}/spread"] = np.array(held.spread)
+            arrays[f"domain/{name}/numbers"] = np.array(numbers, np.float64)
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Router:
+        try:
+            names = sorted(key.split("/")[1] for key in arrays if key.startswith("domain/") and key.endswith("/mean"))
+            statistics = {name: _statistics(name, arrays) for name in names}
+            background, error_rate = arrays["background"], float(arrays["error_rate"][0])
+        except (KeyError, IndexError, ValueError) as fault:
+            raise ConfigError(
+                "these arrays are not a whole router",
+                expected="the names Router.to_arrays() gives",
+                got=f"{', '.join(sorted(arrays)) or 'nothing'}; {fault!r}",
+                next_step="learn the router again, or restore its file",
+            ) from fault
+        return cls(background=background, statistics=statistics, error_rate=error_rate)
+
+    def __eq__(self, other: object) -> bool:
+        """The same arrays, bit for bit."""
+        if not isinstance(other, Router):
+            return NotImplemented
+        mine, theirs = self.to_arrays(), other.to_arrays()
+        return mine.keys() == theirs.keys() and all(np.array_equal(mine[key], theirs[key]) for key in mine)
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    @cached_property
+    def _lens(self) -> _Lens:
+        return _Lens.of(self.background.astype(np.float64))
+
+    @cached_property
+    def _background_gaussian(self) -> _Gaussian:
+        return _Gaussian.of(self._lens.directions(self.background.astype(np.float64)))
+
+    def _score(self, gaussian: _Gaussian, directions_ND: np.ndarray) -> np.ndarray:
+        return gaussian.log_density(directions_ND) - self._background_gaussian.log_density(directions_ND)
+
+    def _stranger_scores(self, fit_ND: np.ndarray) -> np.ndarray:
+        """The domain's score for each background row, by a router that was made without that row."""
+        background_KD = self.background.astype(np.float64)
+        scores_K = np.empty(len(background_KD))
+        for fold in range(_FOLDS):
+            unseen = np.arange(len(background_KD)) % _FOLDS == fold
+            lens = _Lens.of(background_KD[~unseen])
+            unseen_directions = lens.directions(background_KD[unseen])
+            background = _Gaussian.of(lens.directions(background_KD[~unseen]))
+            domain = _Gaussian.of(lens.directions(fit_ND))
+            scores_K[unseen] = domain.log_density(unseen_directions) - background.log_density(unseen_directions)
+        return scores_K
+
+
+def _gaussian(held: DomainStatistics) -> _Gaussian:
+    return _Gaussian(count=held.count, mean=held.mean, axes=held.axes, spread=held.spread, rest=held.rest)
+
+
+def _statistics(name: str, arrays: Mapping[str, np.ndarray]) -> DomainStatistics:
+    count, rest, threshold, guarantee, held_out, slope, middle = arrays[f"domain/{name}/numbers"].tolist()
+    return DomainStatistics(
+        count=int(count),
+        mean=np.array(arrays[f"domain/{name}/mean"]),
+        axes=np.array(arrays[f"domain/{name}/axes"]),
+        spread=np.array(arrays[f"domain/{name}/spread"]),
+        rest=rest,
+        calibration=Calibration(
+            threshold=threshold, guarantee=guarantee, count=int(held_out), slope=slope, middle=middle
+        ),
+    )
+
+
+def _checked(features: np.ndarray, where: str, *, dimension: int | None = None) -> np.ndarray:
+    """`features` as float64 [N >= 1, D >= 1], or a ConfigError that says what is wrong with them."""
+    rows = np.asarray(features, dtype=np.float64)
+    if rows.ndim != 2 or 0 in rows.shape or (dimension is not None and rows.shape[1] != dimension):
+        raise ConfigError(
+            "features of the wrong shape",
+            where=where,
+            expected=f"[rows, {dimension or 'features'}], at least one row",
+            got=list(rows.shape),
+            next_step="take every feature from one base model, at one layer",
+        )
+    faulty = np.flatnonzero(~np.isfinite(rows).all(1))
+    if len(faulty):
+        raise ConfigError(
+            "features that are no numbers",
+            where=where,
+            expected="finite numbers",
+            got=f"NaN or infinity in {len(faulty)} rows, first in row {faulty[0]}",
+            next_step="look for an empty prompt, or run the base model in bfloat16 or float32 rather than float16",
+        )
+    return rows

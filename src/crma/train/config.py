@@ -1,0 +1,47 @@
+"""The settings of learning one domain, the same for every method."""
+
+from __future__ import annotations
+
+import hashlib
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from crma.model.adapters import AdapterConfig
+from crma.train.loop import LoopConfig
+
+__all__ = ["LearnConfig", "derived_seed"]
+
+
+class LearnConfig(BaseModel):
+    """How one domain is learnt. What is not asked for is derived and shown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: float = Field(3.0, gt=0)
+    lr: float = Field(1e-3, gt=0, description="of the domain's LoRA")
+    lr_backbone: float = Field(1e-3, gt=0, description="of the backbone's frames")
+    lr_mixing: float = Field(1e-2, gt=0, description="of the backbone's mixing logits and gates")
+    batch_size: int = Field(8, ge=1)
+    rank: int = Field(8, ge=1, le=512)
+    alpha: float | None = Field(None, gt=0, description="LoRA's alpha; None is 2 × rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    max_length: int = Field(512, ge=8, description="tokens a row; longer ones lose context on the left")
+    seed: int = 0
+    limit: int | None = Field(None, ge=1, description="training rows taken")
+    validation: float | int = Field(0.1, ge=0)
+    test: float | int = Field(0.1, ge=0)
+    propose: float = Field(0.5, ge=0, le=1, description="share of the steps in which the backbone learns too")
+    verify: bool = Field(True, description="move the backbone only as far as no earlier domain is worse (METHOD, 3)")
+    tolerance: float = Field(0.0, ge=0, description="relative validation loss that is not called worse")
+    keep_rows: bool = Field(True, description="keep validation and test rows; without them it stays pinned")
+    checkpoint_every: int = Field(20, ge=1, description="steps between two checkpoints")
+    loop: LoopConfig = LoopConfig()
+
+    @property
+    def adapter(self) -> AdapterConfig:
+        return AdapterConfig(rank=self.rank, alpha=self.alpha or 2.0 * self.rank, dropout=self.dropout)
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """A seed of its own for each domain and purpose, from the name's bytes: the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{purpose}".encode()).digest()[:4], "big")

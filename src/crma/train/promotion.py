@@ -1,0 +1,62 @@
+"""Verified promotion: how far the shared backbone may move without any earlier domain being worse.
+
+It decides, and computes nothing itself: losses come from a callable, so a table is its test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["SHARES", "Trial", "Verdict", "verify_proposal"]
+
+SHARES = (1.0, 0.5, 0.25, 0.1, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """One share that was tried; the search stops at the first domain that is worse, so the rest may be unmeasured."""
+
+    share: float
+    losses: Mapping[str, float]
+    refused_by: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    share: float
+    losses: Mapping[str, float]  # validation loss of each earlier domain under what was accepted
+    trials: tuple[Trial, ...]
+
+
+def verify_proposal(
+    references: Mapping[str, float],
+    loss_of: Callable[[str, float], float],
+    *,
+    shares: Sequence[float] = SHARES,
+    tolerance: float = 0.0,
+) -> Verdict:
+    """The largest share of the way to the proposed backbone under which no domain's validation loss is worse.
+
+    Args:
+        references: each earlier domain's validation loss with what it is served with now.
+        loss_of: (domain, share) -> its validation loss with the backbone moved by that share.
+        shares: tried in this order; 0 is the backbone as it was. It is accepted unmeasured: every earlier domain was
+            verified on it when it was committed, so its losses are the references themselves.
+        tolerance: relative loss that is not called worse.
+    """
+    trials: list[Trial] = []
+    for share in shares:
+        if share == 0.0:
+            break
+        losses: dict[str, float] = {}
+        refused = None
+        for domain, reference in references.items():
+            losses[domain] = loss_of(domain, share)
+            if not losses[domain] <= reference * (1.0 + tolerance):
+                refused = domain
+                break
+        trials.append(Trial(share=share, losses=losses, refused_by=refused))
+        if refused is None:
+            return Verdict(share=share, losses=losses, trials=tuple(trials))
+    return Verdict(share=0.0, losses=dict(references), trials=tuple(trials))

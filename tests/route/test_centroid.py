@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crma.errors import ConfigError, UnknownDomainError
+from crma.route.background import BACKGROUND_PROMPTS
+from crma.route.centroid import Router
+
+DIMENSION = 24
+
+
+def background(seed: int = 0, rows: int = 60, dimension: int = DIMENSION) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(rows, dimension)).astype(np.float32)
+
+
+def domain(seed: int, rows: int = 80, dimension: int = DIMENSION) -> np.ndarray:
+    """A Gaussian some way off, in a direction of the seed's own."""
+    centre = np.random.default_rng([seed, 1]).normal(size=dimension)
+    away = 8 * centre / np.linalg.norm(centre)
+    return (away + np.random.default_rng([seed, 2]).normal(size=(rows, dimension))).astype(np.float32)
+
+
+def three_domains() -> Router:
+    return (
+        Router.empty(background())
+        .with_domain("law", domain(1))
+        .with_domain("code", domain(2))
+        .with_domain("herbs", domain(3))
+    )
+
+
+def test_queries_go_home_and_strangers_to_the_base() -> None:
+    router = three_domains()
+    for seed, name in ((1, "law"), (2, "code"), (3, "herbs")):
+        routes = router.route(domain(seed, rows=200)[100:])
+        assert np.mean([route.domain == name for route in routes]) >= 0.9
+        assert np.mean([route.confidence for route in routes if route.domain == name]) > 0.9
+    strangers = router.route(background(seed=9, rows=200))
+    assert np.mean([route.abstained and route.domain is None for route in strangers]) >= 0.9
+    assert np.mean([route.confidence for route in strangers]) < 0.1
+
+
+def test_a_route_says_what_it_weighed() -> None:
+    route = three_domains().route(domain(2, rows=1)[0])[0]
+    assert route.domain == "code"
+    assert route.runner_up in {"law", "herbs"}
+    assert set(route.scores) == {"code", "herbs", "law"}
+    assert max(route.scores, key=lambda name: route.scores[name]) == "code"
+
+
+def test_no_domain_means_the_base() -> None:
+    route = Router.empty(background()).route(domain(1)[0])[0]
+    assert (route.domain, route.abstained, route.confidence, route.runner_up) == (None, True, 0.0, None)
+
+
+def test_the_order_of_adding_does_not_matter() -> None:
+    rows = {"law": domain(1), "code": domain(2), "herbs": domain(3)}
+    routers = []
+    for order in permutations(rows):
+        router = Router.empty(background())
+        for name in order:
+            router = router.with_domain(name, rows[name], domain(7, rows=20))
+        routers.append(router)
+    assert all(router == routers[0] for router in routers)
+    assert all(router.route(domain(2)) == routers[0].route(domain(2)) for router in routers)
+
+
+def test_a_removed_domain_was_never_there() -> None:
+    router = three_domains()
+    assert router.without_domain("code") == Router.empty(background()).with_domain("herbs", domain(3)).with_domain(
+        "law", domain(1)
+    )
+    assert router.without_domain("code") != router
+
+
+def test_a_new_domain_leaves_the_others_scores_untouched() -> None:
+    before = Router.empty(background()).with_domain("law", domain(1))
+    after = before.with_domain("code", domain(2))
+    queries = np.concatenate([domain(1), background(5)])
+    assert [route.scores["law"] for route in before.route(queries)] == [
+        route.scores["law"] for route in after.route(queries)
+    ]
+    assert before.domains == ("law",)  # the old value is still what it was
+
+
+def test_no_row_is_kept() -> None:
+    """Neither as it came nor as the direction it was turned into; and far fewer vectors than rows."""
+    rows = domain(1, rows=40)
+    router = Router.empty(background()).with_domain("law", rows, domain(1, rows=5))
+    arrays = router.to_arrays()
+    held = np.concatenate([arrays["domain/law/axes"], arrays["domain/law/mean"][None]])
+    assert len(held) <= 1 + len(rows) // 4
+    seen = np.concatenate([rows, router._lens.directions(rows.astype(np.float64))])
+    cosines = seen @ held.T / np.linalg.norm(seen, axis=1)[:, None] / np.linalg.norm(held, axis=1)
+    assert np.abs(cosines).max() < 0.99
+
+
+def test_wrong_abstentions_stay_within_their_binomial_interval() -> None:
+    """Averaged over many splits; a domain that overlaps the background, so that no gap helps."""
+    centre = np.zeros(DIMENSION)
+    centre[0] = 2.0
+    wrong, asked, rng = 0, 0, np.random.default_rng(0)
+    for _ in range(60):
+        rows = centre + rng.normal(size=(40 + 39 + 50, DIMENSION))
+        router = Router.empty(background(), error_rate=0.1).with_domain("near", rows[:40], rows[40:79])
+        assert router.statistics["near"].calibration.guarantee == pytest.approx(0.1)
+        wrong += sum(route.abstained for route in router.route(rows[79:]))
+        asked += 50
+    # Rows of one split share a threshold, which is Beta distributed: that spread dominates the binomial one.
+    spread = 5 * np.sqrt(0.1 * 0.9 / 41 / 60 + 0.1 * 0.9 / asked)
+    assert 0.1 - spread <= wrong / asked <= 0.1 + spread
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    rows=st.integers(1, 40),
+    dimension=st.integers(2, 40),
+    scale=st.sampled_from([1e-20, 1.0, 1e15]),
+)
+def test_arrays_give_the_same_router_back(seed: int, rows: int, dimension: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    router = Router.empty(background(seed, 12, dimension), error_rate=0.03)
+    router = router.with_domain("a", (scale * rng.normal(size=(rows, dimension))).astype(np.float32))
+    router = router.with_domain("b-2", rng.normal(size=(rows, dimension)), rng.normal(size=(3, dimension)))
+    queries = rng.normal(size=(5, dimension)).astype(np.float32)
+    again = Router.from_arrays(router.to_arrays())
+    assert again == router
+    assert again.route(queries) == router.route(queries)
+    assert all(
+        0 <= route.confidence <= 1 and np.isfinite(list(route.scores.values())).all() for route in router.route(queries)
+    )
+
+
+def test_arrays_of_something_else_are_refused() -> None:
+    arrays = three_domains().to_arrays()
+    del arrays["domain/law/axes"]
+    with pytest.raises(ConfigError, match="not a whole router"):
+        Router.from_arrays(arrays)
+    with pytest.raises(ConfigError, match="not a whole router"):
+        Router.from_arrays({})
+
+
+def test_one_row_makes_a_domain_without_a_guarantee() -> None:
+    row = domain(1, rows=1)
+    router = Router.empty(background()).with_domain("law", row)
+    assert router.statistics["law"].calibration.guarantee == 1.0
+    assert router.route(row)[0].domain == "law"
+
+
+def test_rows_all_alike_make_a_domain() -> None:
+    rows = np.repeat(domain(1, rows=1), 30, axis=0)
+    router = Router.empty(background()).with_domain("law", rows)
+    assert router.route(rows[0])[0].domain == "law"
+    assert router.route(background(5, rows=50))[0].abstained
+
+
+def test_a_giant_feature_does_not_drown_the_others() -> None:
+    """Language models hold single features hundreds of times larger than the rest ("massive activations")."""
+
+    def with_giant(rows: np.ndarray, seed: int) -> np.ndarray:
+        giant = 3000 + 300 * np.random.default_rng(seed).normal(size=(len(rows), 1))
+        return np.concatenate([giant, rows], axis=1).astype(np.float32)
+
+    router = Router.empty(with_giant(background(), 1))
+    router = router.with_domain("law", with_giant(domain(1), 2)).with_domain("code", with_giant(domain(2), 3))
+    assert np.mean([r.domain == "law" for r in router.route(with_giant(domain(1, rows=200)[100:], 4))]) >= 0.9
+    assert np.mean([r.abstained for r in router.route(with_giant(background(9, rows=200), 5))]) >= 0.9
+
+
+def test_a_feature_that_is_constant_in_the_background_is_borne() -> None:
+    still = background()
+    still[:, 3] = 5.0
+    router = Router.empty(still).with_domain("law", domain(1))
+    assert np.mean([route.domain == "law" for route in router.route(domain(1))]) >= 0.9
+
+
+def test_features_of_another_model_are_refused_with_both_sizes() -> None:
+    router = three_domains()
+    for use in (router.route, lambda rows: router.with_domain("new", rows)):
+        with pytest.raises(ConfigError, match="wrong shape") as caught:
+            use(domain(1, dimension=DIMENSION + 1))
+        assert str(DIMENSION) in str(caught.value.expected)
+        assert str(DIMENSION + 1) in str(caught.value.got)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_refused_with_its_row(poison: float) -> None:
+    rows = domain(1)
+    rows[4, 2] = poison
+    for use in (three_domains().route, lambda bad: three_domains().with_domain("new", bad), Router.empty):
+        with pytest.raises(ConfigError, match="row 4"):
+            use(rows)
+
+
+def test_names_are_checked_on_the_way_in_and_out() -> None:
+    router = three_domains()
+    with pytest.raises(ConfigError, match="holds this domain already"):
+        router.with_domain("law", domain(1))
+    with pytest.raises(ConfigError, match="cannot name a domain"):
+        router.with_domain("../law", domain(1))
+    with pytest.raises(UnknownDomainError, match="code, herbs, law"):
+        router.without_domain("medicine")
+
+
+def test_a_background_too_small_or_all_alike_is_refused() -> None:
+    with pytest.raises(ConfigError, match="9 rows"):
+        Router.empty(background(rows=9))
+    with pytest.raises(ConfigError, match="all alike"):
+        Router.empty(np.ones((20, DIMENSION)))
+
+
+def test_a_router_cannot_be_changed_through_the_callers_array() -> None:
+    rows = background()
+    router = Router.empty(rows).with_domain("law", domain(1))
+    before = router.route(domain(1))
+    rows[:] = 0.0
+    assert router.route(domain(1)) == before
+    with pytest.raises(ValueError, match="read-only"):
+        router.background[0, 0] = 1.0
+
+
+def test_no_query_no_route() -> None:
+    assert three_domains().route(np.empty((0, DIMENSION))) == []
+
+
+def test_the_background_prompts_are_many_and_distinct() -> None:
+    assert len(BACKGROUND_PROMPTS) >= 120
+    assert len({prompt.lower() for prompt in BACKGROUND_PROMPTS}) == len(BACKGROUND_PROMPTS)
+    assert all(prompt.strip() == prompt and prompt for prompt in BACKGROUND_PROMPTS)
