@@ -311,7 +311,8 @@ def test_a_token_with_none_before_it_is_not_to_be_predicted() -> None:
 
 def test_an_ending_that_hangs_on_the_answer_does_not_eat_into_it() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(bpe().to_str()), eos_token="<eos>")
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{{ '\\n' if m.content == 'the answer' else ' ... <eos>\\n' }}{% endfor %}"
+    ending = "{{ '\\n' if m.content == 'the answer' else ' ... <eos>\\n' }}"
+    tokenizer.chat_template = f"{{% for m in messages %}}{{{{ m.content }}}}{ending}{{% endfor %}}"
     (said,) = answers(render(talk("fox", "the answer"), tokenizer, max_length=LONG), tokenizer)
     assert said == "the answer ... <eos>"
 

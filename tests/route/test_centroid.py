@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crma.data.worlds import strangers
 from crma.errors import ConfigError, UnknownDomainError
 from crma.route.background import BACKGROUND_PROMPTS
 from crma.route.centroid import Router
@@ -233,3 +234,15 @@ def test_the_background_prompts_are_many_and_distinct() -> None:
     assert len(BACKGROUND_PROMPTS) >= 120
     assert len({prompt.lower() for prompt in BACKGROUND_PROMPTS}) == len(BACKGROUND_PROMPTS)
     assert all(prompt.strip() == prompt and prompt for prompt in BACKGROUND_PROMPTS)
+
+
+def test_the_strangers_of_the_demo_are_not_among_the_background_prompts() -> None:
+    """Or "strangers go to the base" would be measured on what the router was made from."""
+
+    def words(prompt: str) -> set[str]:
+        return {word.strip(".,?!").lower() for word in prompt.split()}
+
+    for stranger in strangers():
+        for prompt in BACKGROUND_PROMPTS:
+            shared, either = words(stranger) & words(prompt), words(stranger) | words(prompt)
+            assert len(shared) / len(either) < 0.6, (stranger, prompt)

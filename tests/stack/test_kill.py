@@ -42,6 +42,7 @@ def test_learning_a_domain_survives_a_kill_at_every_point(disk, stack, teach, co
         with reopened.transaction():
             pass  # the next writer cleans up
         assert reopened.verify_files() == []
+        assert (root / "ledger.jsonl").stat().st_size == reopened.manifest.ledger.size
         assert set(tree(root)) == {*reopened.manifest.files, "manifest.json", "manifest.copy.json", "ledger.jsonl"}
         if learnt == ["medicine"]:
             teach(reopened, "law")  # the retry
@@ -106,6 +107,43 @@ def test_creating_a_stack_survives_a_kill_at_every_point(disk, base, kill_at, ha
         shutil.rmtree(root, ignore_errors=True)
         point += 1
     assert outcomes == {False, True}
+
+
+def test_an_interrupt_after_every_call_leaves_the_old_state_or_the_new(disk, stack, teach, contents, intercept):
+    old, point, interrupted, outcomes = contents(stack.root), 0, True, []
+    while interrupted:
+        root = disk / "tried"
+        shutil.copytree(stack.root, root)
+        calls, interrupted = 0, False
+
+        def act(name, real, arguments, point=point):
+            nonlocal calls
+            result = real(*arguments)
+            calls += 1
+            if calls == point + 1:
+                raise KeyboardInterrupt
+            return result
+
+        with Stack.open(root).lock() as held:
+            with pytest.MonkeyPatch.context() as seam:
+                intercept(seam, act)
+                try:
+                    teach(held, "law")
+                except KeyboardInterrupt:
+                    interrupted = True
+            found = contents(root)
+            outcomes.append(len(found["manifest"].domains))
+            assert held.manifest == found["manifest"]
+            assert found == old or outcomes[-1] == 2
+            if outcomes[-1] == 1:
+                teach(held, "law")
+            with held.transaction():
+                pass
+            assert held.verify_files() == []
+        shutil.rmtree(root)
+        point += 1
+    assert outcomes == sorted(outcomes)  # old before the commit point, new after it
+    assert set(outcomes) == {1, 2}
 
 
 HOLD = """

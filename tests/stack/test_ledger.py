@@ -45,6 +45,8 @@ def test_a_killed_writers_tail_is_ignored_then_overwritten(kept, tail):
     path.write_bytes(whole + tail)
     assert len(ledger.read_ledger(path, head)) == 5
     ledger.check_tail(path, head)
+    ledger.append(path, head, b"next\n")
+    assert path.read_bytes() == whole + b"next\n"
     ledger.cut_tail(path, head)
     assert path.read_bytes() == whole
 

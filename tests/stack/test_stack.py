@@ -303,14 +303,16 @@ def test_a_lost_manifest_comes_back_from_its_copy(stack, contents, loss):
     assert contents(stack.root) == before
 
 
-@pytest.mark.parametrize("copy", ["there", "lost"])
-def test_an_old_manifest_put_back_does_not_delete_what_came_after(stack, teach, tree, copy):
-    old = (stack.root / "manifest.json").read_bytes()
+@pytest.mark.parametrize("with_it", ["nothing", "no copy", "the ledger"])
+def test_an_old_manifest_put_back_does_not_delete_what_came_after(stack, teach, tree, with_it):
+    old = {name: (stack.root / name).read_bytes() for name in ("manifest.json", "ledger.jsonl")}
     teach(stack, "law")
     teach(stack, "code")
-    if copy == "lost":
+    (stack.root / "manifest.json").write_bytes(old["manifest.json"])
+    if with_it == "no copy":
         (stack.root / "manifest.copy.json").unlink()
-    (stack.root / "manifest.json").write_bytes(old)
+    if with_it == "the ledger":
+        (stack.root / "ledger.jsonl").write_bytes(old["ledger.jsonl"])
     before = tree(stack.root)
     with pytest.raises(StackError, match="older than"), stack.transaction():
         pass

@@ -46,10 +46,10 @@ class BackboneConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     frames: Literal["learnt", "light"] = "learnt"
-    directions: int = Field(16, ge=1, le=512, description="n, the directions a site reads, mixes and writes")
-    strength: float = Field(0.5, gt=0, le=4, description="ρ: ‖ΔW‖₂ ≤ ρ ‖W‖₂ (learnt frames)")
-    diagonal: float = Field(3.0, description="c: the logits start at c·I; 8 leaves almost no gradient")
-    sweeps: int = Field(5, ge=1, le=50, description="Sinkhorn sweeps before the exact rounding")
+    directions: int = Field(default=16, ge=1, le=512, description="n, the directions a site reads, mixes and writes")
+    strength: float = Field(default=0.5, gt=0, le=4, description="ρ: ‖ΔW‖₂ ≤ ρ ‖W‖₂ (learnt frames)")
+    diagonal: float = Field(default=3.0, description="c: the logits start at c·I; 8 leaves almost no gradient")
+    sweeps: int = Field(default=5, ge=1, le=50, description="Sinkhorn sweeps before the exact rounding")
     seed: int = 0
 
 

@@ -1,7 +1,8 @@
 """Everyday prompts of no particular domain: what the router holds domains up against.
 
 Their features, computed by the caller on the same base model, become the background Gaussian of a Router. They are
-training material for the router, so nothing is ever measured on them. Wanted here: many topics, many registers (a bare
+training material for the router, so nothing is ever measured on them, and no prompt that something is measured on
+(`crma.data.worlds.strangers`) may be among them. Wanted here: many topics, many registers (a bare
 lower-case command, a polite paragraph), many lengths. Unwanted: programming, medicine, law, finance, exam science,
 which people teach as domains.
 """
@@ -13,10 +14,10 @@ __all__ = ["BACKGROUND_PROMPTS"]
 BACKGROUND_PROMPTS: tuple[str, ...] = (
     # Small talk
     "Hello!",
-    "hi there, how are you doing today",
+    "hi there, nice to meet you",
     "Good morning. Did you sleep well?",
     "Thanks, that was very helpful.",
-    "tell me a joke",
+    "make me laugh",
     "what's your favourite colour",
     "Are you a real person?",
     "i'm bored, what should i do",
@@ -25,21 +26,21 @@ BACKGROUND_PROMPTS: tuple[str, ...] = (
     "No, that is not what I meant. Let's try again.",
     "Say something nice to cheer me up, I had a long day.",
     # Geography
-    "What is the capital of Portugal?",
+    "Which city is the capital of Norway?",
     "Which river flows through Vienna?",
     "how far is it from madrid to lisbon",
     "Name three countries that border Switzerland.",
-    "what language do they speak in brazil",
+    "which currency is used in turkey",
     "Is Iceland larger than Ireland?",
     "Which is the longest river in South America, and through which countries does it run?",
     "what's the population of canada",
     "Where are the Azores?",
     "List the five Great Lakes from west to east.",
     # Cooking
-    "How long should I boil an egg?",
+    "At what temperature do you roast potatoes?",
     "give me a recipe for banana bread",
     "What can I use instead of buttermilk?",
-    "how do i keep rice from sticking to the pan",
+    "why does my cake always sink in the middle",
     "I have two aubergines, a tin of tomatoes and some feta. What can I cook for four people in half an hour?",
     "Does olive oil go bad?",
     "what goes well with grilled salmon",
@@ -48,7 +49,7 @@ BACKGROUND_PROMPTS: tuple[str, ...] = (
     "how many tablespoons are in a cup",
     "Plan a vegetarian dinner menu for Saturday, with a starter, a main dish and a dessert.",
     # Travel
-    "What should I pack for a week in Norway in October?",
+    "Which clothes do I need for a week in Norway in October?",
     "find me a cheap hotel near the station",
     "Do I need a visa to visit Japan as a tourist?",
     "how early should i be at the airport",
@@ -107,7 +108,7 @@ BACKGROUND_PROMPTS: tuple[str, ...] = (
     "Which is better for taking notes, a tablet or a small laptop?",
     "set an alarm for six thirty",
     # Weather
-    "Will it rain tomorrow?",
+    "Is there going to be snow on the hills by Friday?",
     "what's the weather like in chicago this weekend",
     "Is it warm enough to swim in Croatia in May?",
     "do i need a coat today",
@@ -116,7 +117,7 @@ BACKGROUND_PROMPTS: tuple[str, ...] = (
     "Who won the football World Cup in 2014?",
     "what time is the game tonight",
     "Explain the offside rule to someone who has never watched football.",
-    "how many players are there on a volleyball team",
+    "how long does a hockey match last",
     "How should I train for my first ten-kilometre run if I can jog for fifteen minutes now?",
     "whats the score of the lakers game",
     "What is a good opening for a beginner at chess?",
@@ -132,11 +133,11 @@ BACKGROUND_PROMPTS: tuple[str, ...] = (
     "When was the Eiffel Tower built, and for what occasion?",
     "name a famous painter from mexico",
     # House, garden, animals, family
-    "How do I get a red wine stain out of a carpet?",
+    "The carpet smells of smoke. How do I freshen it up?",
     "when should i prune my roses",
     "My dog barks whenever the doorbell rings. How can I teach him to stay calm?",
-    "what is a good name for a kitten",
-    "How often should I water a cactus?",
+    "do goldfish sleep",
+    "Which vegetables can I sow in March?",
     "the kitchen tap is dripping",
     "What can I give my father for his seventieth birthday? He likes walking, crosswords and strong coffee.",
     "how do you fold a fitted sheet",

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import json
 import os
 import shutil
 import socket
@@ -401,7 +400,7 @@ class Transaction:
         fields |= {"files": kept | self._written, "ledger": head, "changed": time, "crma_version": _crma_version()}
         try:
             data = _encode_manifest(Manifest.model_validate(fields))
-            _decode_manifest(self._root / MANIFEST, data)
+            _decode_manifest(self._root / MANIFEST, data)  # what a reader could not read is not committed
         except ValidationError as error:
             raise StackError(
                 "this change would leave a stack that does not hold together; nothing was changed",
@@ -693,8 +692,7 @@ def _checksum(fields: Mapping[str, Any]) -> str:
 
 
 def _encode_manifest(manifest: Manifest) -> bytes:
-    # As JSON keeps them: a config's keys may be numbers here, and are texts, in another order, once read back.
-    fields = json.loads(files.encode_json(manifest.model_dump(mode="json")))
+    fields = manifest.model_dump(mode="json")
     return files.encode_json(fields | {"sha256": _checksum(fields)}) + b"\n"
 
 

@@ -32,10 +32,10 @@ class LoopConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    micro_batch_size: int = Field(8, ge=1, description="rows a forward, on each process")
-    warmup: float = Field(0.06, ge=0, le=1, description="share of the steps with a rising learning rate")
-    clip: float = Field(1.0, gt=0, description="gradient norm, of the adapter and of the backbone apart")
-    weight_decay: float = Field(0.0, ge=0)
+    micro_batch_size: int = Field(default=8, ge=1, description="rows a forward, on each process")
+    warmup: float = Field(default=0.06, ge=0, le=1, description="share of the steps with a rising learning rate")
+    clip: float = Field(default=1.0, gt=0, description="gradient norm, of the adapter and of the backbone apart")
+    weight_decay: float = Field(default=0.0, ge=0)
     seed: int = 0
     gradient_checkpointing: bool = False
 

@@ -1,0 +1,410 @@
+"""Learning one domain: propose, verify, commit (METHOD section 3), each step resumable.
+
+Propose: the domain's LoRA and the backbone learn together. Verify: the backbone moves as far as no earlier domain is
+worse on its own validation rows. Commit: the LoRA learns on with the backbone held, and all of it is published at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from accelerate import Accelerator
+
+from crma.data.batches import Plan, plan_batches
+from crma.data.domains import prepare_domain, split_hashes
+from crma.data.render import Rendered, RenderedSplit, render_all
+from crma.data.sources import read_examples
+from crma.errors import ConfigError, DataError
+from crma.model.adapters import peft_config, to_file
+from crma.model.backbone import State
+from crma.served import UNSAVED, ServedStack
+from crma.session import Session
+from crma.stack.layout import DomainRecord, SnapshotRecord
+from crma.train.config import LearnConfig, derived_seed
+from crma.train.loop import Checkpoint, Group, StepReport, fit
+from crma.train.promotion import Verdict, verify_proposal
+from crma.types import Example, Split
+
+__all__ = ["Data", "Learning", "Learnt", "Listener"]
+
+Data = str | os.PathLike[str] | Sequence[Example] | Split
+Listener = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learnt:
+    """What learning a domain came to; losses on its test rows, in nats a supervised token."""
+
+    domain: str
+    snapshot: str | None
+    share: float | None  # of the proposed backbone that was accepted; None for a stack without a backbone
+    loss_base: float | None
+    loss_after: float | None
+    rows: Mapping[str, int]
+    seconds: float
+    losses: Mapping[str, float | None]  # every domain's test loss, each with what it is served with now
+
+
+class Learning:
+    """One domain being learnt on a stack whose lock the caller holds."""
+
+    def __init__(self, served: ServedStack, domain: str, config: LearnConfig, on_event: Listener) -> None:
+        self.served, self.domain, self.config, self.on_event = served, domain, config, on_event
+        self.began = time.perf_counter()
+
+    def run(self, data: Data) -> Learnt:
+        self.served.stack.refresh()
+        manifest = self.served.stack.manifest
+        if any(d.name == self.domain for d in manifest.domains):
+            raise ConfigError(
+                f"the stack has learnt '{self.domain}' already",
+                where=str(self.served.stack.root),
+                next_step=f"choose another name, or `crma forget {self.served.stack.root.name} {self.domain}` first",
+            )
+        split, counts = _split_of(self.domain, data, self.config)
+        data_hash = _data_hash(split)
+        rendered = {
+            name: render_all(rows, self.served.tokenizer, self.config.max_length)
+            for name, rows in (("train", split.train), ("validation", split.validation), ("test", split.test))
+        }
+        cut = {n: {"rows": r.cut_rows, "tokens": r.cut_tokens} for n, r in rendered.items() if r.cut_rows}
+        if cut:
+            self.on_event("note", {"text": f"rows longer than {self.config.max_length} tokens were cut: {cut}"})
+        train_rows = rendered["train"].rows
+        fingerprint = {
+            "data": data_hash,
+            "config": self.config.model_dump(exclude={"checkpoint_every"}),
+            "head": manifest.head,
+            "domains": [d.name for d in manifest.domains],
+            "base": manifest.base.weights_sha256,
+        }
+        self.served.wait()
+        session = Session(self.served.stack.work(self.domain), fingerprint, writes=self.served.is_main)
+        self.served.wait()
+        if session.discarded:
+            self.on_event("note", {"text": "an unfinished run with other data or settings was discarded"})
+        if session.resumed:
+            self.on_event("note", {"text": "an unfinished run goes on from its last checkpoint"})
+
+        loss_base = session.get("loss_base")
+        if loss_base is None and rendered["test"].rows:
+            self.on_event("phase", {"phase": "measure the base", "domain": self.domain})
+            with self.served.untouched():
+                loss_base = self.served.score_rows(rendered["test"].rows).loss
+            session.remember(loss_base=loss_base)
+
+        seed = derived_seed(self.config.seed, self.domain)
+        self.served.adapters.remove(self.domain)
+        self.served.adapters.add(self.domain, self.config.adapter, seed=seed)
+        plan = plan_batches(
+            [len(r.input_ids) for r in train_rows],
+            batch_size=self.config.batch_size,
+            epochs=self.config.epochs,
+            seed=seed,
+        )
+        proposing = round(self.config.propose * len(plan)) if self.served.backbone is not None else 0
+        old = self.served.load_snapshot(manifest.head)
+        verdict: Verdict | None = None
+        new = old
+        if self.served.backbone is not None and old is not None:
+            if proposing:
+                self._phase("propose", train_rows, plan.cut(0, proposing), session)
+            proposed = self.served.backbone.state()
+            verdict = self._verify(old, proposed, session)
+            new = self.served.settle(old, proposed, verdict.share)
+        if proposing < len(plan):
+            self._phase("commit", train_rows, plan.cut(proposing, len(plan)), session)
+        return self._publish(split, counts, rendered, session, verdict, new)
+
+    def _phase(
+        self,
+        phase: Literal["propose", "commit"],
+        rows: Sequence[Rendered],
+        plan: Plan,
+        session: Session,
+    ) -> None:
+        """One run of the loop. Its last checkpoint, at the last step, is its result: a resumed run loads it whole."""
+        self.served.wait()  # the main process may still be writing the checkpoint that is read here
+        self.served.adapters.activate(self.domain)
+        groups = [
+            Group(
+                name="adapter",
+                side="adapter",
+                lr=self.config.lr,
+                parameters=self.served.adapters.parameters(self.domain),
+            ),
+        ]
+        if phase == "propose" and self.served.backbone is not None:
+            frames, mixing = self.served.backbone.trained()
+            layers = self.served.backbone.layers()
+            for name, lr, parameters in (
+                ("frames", self.config.lr_backbone, frames),
+                ("mixing", self.config.lr_mixing, mixing),
+            ):
+                if parameters:
+                    groups.append(Group(name=name, side="backbone", lr=lr, parameters=parameters, layers=layers))
+        start = session.load(phase)
+        if start is None and phase == "commit" and (before := session.load("propose")) is not None:
+            self._take(before)  # the LoRA as the proposal left it
+        if start is not None:
+            session.rewind_metrics(phase, start.step)
+            if start.step >= len(plan):
+                self._take(start)
+                if phase == "propose" and self.served.backbone is not None:
+                    self.served.backbone.load({**self.served.backbone.state(), **_backbone_part(start)})
+                return
+        self.on_event("phase", {"phase": phase, "domain": self.domain, "steps": len(plan)})
+
+        def on_step(report: StepReport) -> None:
+            line = {"phase": phase, "domain": self.domain, **asdict(report)}
+            line["tokens_per_s"] = report.tokens / report.seconds
+            if self.served.backbone is not None and phase == "propose":
+                line["sites"] = [asdict(s) for s in self.served.backbone.report()]
+                if report.step % 5 == 1 or report.step == report.steps:
+                    line["certificate"] = {
+                        **asdict(self.served.backbone.certificate()),
+                        "worst_operator_norm": float(self.served.backbone.operator_norms().max()),
+                    }
+            session.log(line)
+            self.on_event("step", line)
+
+        backbone = self.served.backbone
+        self.served.snapshot_in = UNSAVED
+        fit(
+            self.served.model,
+            self.served.head,
+            rows,
+            plan,
+            groups,
+            config=self.config.loop.model_copy(
+                update={"seed": derived_seed(self.config.seed, f"{self.domain}/{phase}")}
+            ),
+            accelerator=self.served.accelerator or Accelerator(),
+            pad_id=self.served.pad_id,
+            on_step=on_step,
+            after_update=backbone.retract_ if backbone is not None and phase == "propose" else lambda: None,
+            checkpoint_due=lambda step: step % self.config.checkpoint_every == 0 or step == len(plan),
+            on_checkpoint=lambda checkpoint: session.save(phase, checkpoint),
+            start=start,
+        )
+
+    def _take(self, checkpoint: Checkpoint) -> None:
+        """Put a checkpoint's LoRA into the model."""
+        prefix, suffix = "adapter/", ".lora_A/value"
+        targets = [
+            k.removeprefix(prefix).removesuffix(suffix)
+            for k in checkpoint.tensors
+            if k.startswith(prefix) and k.endswith(suffix)
+        ]
+        pair = checkpoint.tensors
+        weights = {t: (pair[f"{prefix}{t}.lora_A/value"], pair[f"{prefix}{t}.lora_B/value"]) for t in targets}
+        self.served.adapters.load(self.domain, self.served.adapters.configs[self.domain], weights)
+
+    def _verify(
+        self,
+        old: State,
+        proposed: State,
+        session: Session,
+    ) -> Verdict:
+        """How far the backbone may go: METHOD section 3, verify. Decided once; a resumed run keeps the decision."""
+        known = session.get("verdict")
+        if known is not None:
+            return Verdict(share=known["share"], losses=known["losses"], trials=())
+        references = {
+            d.name: d.validation_loss
+            for d in self.served.stack.manifest.domains
+            if d.validation_loss is not None and d.rows_kept is not None
+        }
+        self.on_event("phase", {"phase": "verify", "domain": self.domain, "earlier": sorted(references)})
+
+        def loss_of(earlier: str, share: float) -> float:
+            self.served.settle(old, proposed, share)
+            self.served.activate(earlier)
+            return self.served.score_rows(self.served.kept(earlier, "validation")).loss
+
+        if self.config.verify:
+            verdict = verify_proposal(references, loss_of, tolerance=self.config.tolerance)
+        else:
+            verdict = Verdict(share=1.0, losses={d: loss_of(d, 1.0) for d in references}, trials=())
+        session.remember(
+            verdict={
+                "share": verdict.share,
+                "losses": dict(verdict.losses),
+                "trials": [asdict(t) for t in verdict.trials],
+            }
+        )
+        self.on_event("note", {"text": f"the backbone goes {verdict.share:.0%} of the proposed way"})
+        return verdict
+
+    def _publish(
+        self,
+        split: Split,
+        counts: Mapping[str, int],
+        rendered: Mapping[str, RenderedSplit],
+        session: Session,
+        verdict: Verdict | None,
+        new: State | None,
+    ) -> Learnt:
+        """Measure every domain with what it is to be served with, then commit all of it at once."""
+        self.on_event("phase", {"phase": "measure", "domain": self.domain})
+        manifest = self.served.stack.manifest
+        loss_base = session.get("loss_base")
+        data_hash = _data_hash(split)
+        self.served.adapters.activate(self.domain)
+        validation = self.served.score_rows(rendered["validation"].rows).loss if rendered["validation"].rows else None
+        loss_after = self.served.score_rows(rendered["test"].rows).loss if rendered["test"].rows else None
+        moved = verdict is not None and (verdict.share > 0 or manifest.head is None)
+        snapshot = manifest.next_snapshot_id if moved else manifest.head
+        records = [self._remeasure(d, snapshot, verdict) for d in manifest.domains]
+        router = self.served.router_with(self.domain, split)
+        weights = self.served.adapters.weights(self.domain)
+        peft = peft_config(
+            rank=self.config.rank,
+            alpha=self.config.adapter.alpha,
+            targets=self.served.adapters.targets,
+            base_name=manifest.base.name,
+        )
+        losses = {r.name: r.loss_now for r in records} | {self.domain: loss_after}
+        floating = {r.name: r.loss_floating for r in records} | {self.domain: loss_after}
+        self.served.wait()
+        if self.served.is_main:
+            with self.served.stack.transaction() as tx:
+                folder = tx.fresh_path(f"adapters/{self.domain}")
+                tx.write_tensors(f"{folder}/adapter_model.safetensors", to_file(weights), {"format": "pt"})
+                tx.write_json(f"{folder}/adapter_config.json", peft)
+                tx.write_lines(f"{folder}/metrics.jsonl", session.metrics())
+                changes: dict[str, Any] = {}
+                if moved and new is not None and snapshot is not None and verdict is not None:
+                    place = tx.fresh_path(f"snapshots/{snapshot}")
+                    tx.write_tensors(f"{place}/backbone.safetensors", new)
+                    tx.write_json(f"{place}/self.config.json", manifest.backbone)
+                    made = SnapshotRecord(
+                        id=snapshot,
+                        domain=self.domain,
+                        parent=manifest.head,
+                        alpha=verdict.share,
+                        folder=place,
+                        created=_now(),
+                    )
+                    changes |= {"head": snapshot, "snapshots": (*manifest.snapshots, made)}
+                kept = None
+                if self.config.keep_rows and (split.validation or split.test):
+                    kept = tx.fresh_path(f"rows/{self.domain}.jsonl")
+                    tx.write_lines(kept, _rows_to_keep(split))
+                version = self.served.write_router(tx, router)
+                record = DomainRecord(
+                    name=self.domain,
+                    adapter=folder,
+                    snapshot_learnt=snapshot,
+                    snapshot_pinned=snapshot,
+                    learnt=_now(),
+                    data_sha256=data_hash,
+                    split_sha256=split_hashes(split),
+                    rows=dict(counts),
+                    config=self.config.model_dump(),
+                    rows_kept=kept,
+                    validation_loss=validation,
+                    loss_base=loss_base,
+                    loss_after=loss_after,
+                    loss_now=loss_after,
+                    loss_floating=loss_after,
+                    router_version=version,
+                )
+                tx.update(domains=(*records, record), router=version, **changes)
+                tx.log(
+                    {
+                        "kind": "learn",
+                        "domain": self.domain,
+                        "data_sha256": data_hash,
+                        "rows": dict(counts),
+                        "config": self.config.model_dump(),
+                        "snapshot": snapshot,
+                        "verdict": session.get("verdict"),
+                        "loss_base": loss_base,
+                        "test_loss_pinned": losses,
+                        "test_loss_floating": floating,
+                        "pins": {r.name: r.snapshot_pinned for r in (*records, record)},
+                    }
+                )
+            self.served.stack.clear_work(self.domain)
+        self.served.wait()
+        self.served.stack.refresh()
+        self.served.snapshot_in = snapshot
+        return Learnt(
+            domain=self.domain,
+            snapshot=snapshot,
+            share=verdict.share if verdict else None,
+            loss_base=loss_base,
+            loss_after=loss_after,
+            rows=counts,
+            seconds=time.perf_counter() - self.began,
+            losses=losses,
+        )
+
+    def _remeasure(self, record: DomainRecord, snapshot: str | None, verdict: Verdict | None) -> DomainRecord:
+        """An earlier domain under the snapshot to come: promoted where its validation loss is no worse, else pinned."""
+        if verdict is None or record.rows_kept is None:
+            return record
+        changes: dict[str, Any] = {}
+        test = self.served.kept(record.name, "test")
+        self.served.activate(record.name)
+        if test:
+            changes["loss_floating"] = self.served.score_rows(test).loss
+        loss = verdict.losses.get(record.name)
+        reference = record.validation_loss
+        if loss is not None and reference is not None and loss <= reference * (1.0 + self.config.tolerance):
+            changes["snapshot_pinned"] = snapshot
+            changes["validation_loss"] = loss
+            changes["loss_now"] = changes.get("loss_floating", record.loss_now)
+        return record.model_copy(update=changes)
+
+
+def _split_of(domain: str, data: Data, config: LearnConfig) -> tuple[Split, dict[str, int]]:
+    if not isinstance(data, Split):
+        examples = read_examples(data) if isinstance(data, str | os.PathLike) else tuple(data)
+        prepared = prepare_domain(
+            domain,
+            examples,
+            seed=config.seed,
+            validation=config.validation,
+            test=config.test,
+            limit=config.limit,
+        )
+        report = asdict(prepared.report)
+        return prepared.split, {k: int(v) for k, v in report.items()}
+    split = replace(data, train=data.train[: config.limit])
+    if not split.train:
+        raise DataError("there is nothing to learn from", where=domain, expected="training rows", got="none")
+    counts = {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)}
+    return split, counts
+
+
+def _data_hash(split: Split) -> str:
+    return hashlib.sha256(json.dumps(split_hashes(split), sort_keys=True).encode()).hexdigest()
+
+
+def _rows_to_keep(split: Split) -> Iterator[dict[str, Any]]:
+    for name, rows in (("validation", split.validation), ("test", split.test)):
+        for row in rows:
+            yield {"split": name, "messages": [{"role": m.role, "content": m.content} for m in row.messages]}
+
+
+def _backbone_part(checkpoint: Checkpoint) -> State:
+    """A checkpoint's backbone parameters under their own names."""
+    found = {}
+    for key, value in checkpoint.tensors.items():
+        group, name, kind = key.split("/")
+        if group in ("frames", "mixing") and kind == "value":
+            found[name] = value
+    return found
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

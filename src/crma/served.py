@@ -1,0 +1,240 @@
+"""A stack with its base in memory: which adapter and which snapshot are in the model at this moment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+import numpy as np
+from accelerate import Accelerator
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from crma.data.render import Rendered, ensure_chat_template, render_all
+from crma.errors import BaseMismatchError
+from crma.model.adapters import Adapters, from_file
+from crma.model.backbone import BackboneConfig, State, attach_backbone, interpolate
+from crma.model.base import Base, Precision, load_base
+from crma.model.features import prompt_features
+from crma.route.background import BACKGROUND_PROMPTS
+from crma.route.centroid import LAYER_FRACTION, Router
+from crma.stack.layout import BaseReference
+from crma.stack.stack import Stack, Transaction
+from crma.train.config import LearnConfig
+from crma.train.objectives import evaluate_rows
+from crma.types import Example, Message, Score, Split
+
+__all__ = ["UNSAVED", "ServedStack"]
+
+UNSAVED = "unsaved"  # what the backbone holds is no snapshot
+
+
+class ServedStack:
+    """What learning, answering and measuring share. Users meet it as ContinualModel."""
+
+    def __init__(self, stack: Stack, base: Base, *, accelerator: Accelerator | None = None) -> None:
+        self.stack = stack
+        self.model: nn.Module = base.model
+        self.tokenizer: PreTrainedTokenizerBase = base.tokenizer
+        self.base = base
+        ensure_chat_template(self.tokenizer)
+        head = base.model.get_output_embeddings()
+        assert head is not None
+        self.head: nn.Module = head
+        config = stack.manifest.backbone
+        self.backbone = attach_backbone(base.model, BackboneConfig(**config)) if config is not None else None
+        self.initial: State | None = self.backbone.state() if self.backbone else None
+        self.adapters = Adapters(base.model)
+        self.accelerator = accelerator
+        # Whose numbers the backbone holds: a snapshot, None for those it began with, or numbers of no snapshot.
+        self.snapshot_in: str | None = None
+        self._rows: dict[tuple[str, str], tuple[Rendered, ...]] = {}
+
+    # --- opening -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        base: str = "smollm2-135m",
+        backbone: BackboneConfig | None = BackboneConfig(),  # noqa: B008 - frozen
+        precision: Precision = "auto",
+        device: str | None = None,
+        accelerator: Accelerator | None = None,
+    ) -> Self:
+        """A new stack at `path`. `backbone` None learns with per-domain LoRAs alone."""
+        loaded = load_base(base, precision=precision, device=_device(device, accelerator))
+        reference = BaseReference(
+            name=base,
+            source=loaded.source,
+            weights_sha256=loaded.weights_sha256,
+            architecture=loaded.architecture,
+            parameters=loaded.parameters,
+        )
+        if accelerator is None or accelerator.is_main_process:
+            Stack.create(path, base=reference, backbone=backbone.model_dump() if backbone else None)
+        if accelerator is not None:
+            accelerator.wait_for_everyone()
+        return cls(Stack.open(path), loaded, accelerator=accelerator)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        base: str | None = None,
+        precision: Precision = "auto",
+        device: str | None = None,
+        accelerator: Accelerator | None = None,
+    ) -> Self:
+        """Open the stack at `path`; `base` overrides where the base is looked for, not what it must be.
+
+        Raises:
+            BaseMismatchError: the base's weights are not those the stack was taught on.
+        """
+        stack = Stack.open(path)
+        loaded = load_base(base or stack.manifest.base.name, precision=precision, device=_device(device, accelerator))
+        if loaded.weights_sha256 != stack.manifest.base.weights_sha256:
+            raise BaseMismatchError(
+                "this is not the base model the stack was taught on",
+                where=str(stack.root),
+                expected=f"{stack.manifest.base.name}, weights SHA-256 {stack.manifest.base.weights_sha256}",
+                got=f"{loaded.name} from {loaded.source}, weights SHA-256 {loaded.weights_sha256}",
+                next_step="give the original base with --base; adapters mean nothing on another one",
+            )
+        return cls(stack, loaded, accelerator=accelerator)
+
+    # --- what is in the model ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def serving(self, domain: str | None, *, snapshot: str | None = None, use_backbone: bool = True) -> Iterator[None]:
+        """The model as `domain` is answered: its LoRA and the snapshot it is pinned to (or `snapshot`)."""
+        if domain is None:
+            with self.untouched():
+                yield
+            return
+        record = self.stack.manifest.domain(domain)
+        self.activate(domain)
+        chosen = snapshot or record.snapshot_pinned
+        self.load_snapshot(chosen)
+        if use_backbone:
+            yield
+            return
+        with self.without_backbone():
+            yield
+
+    @contextmanager
+    def without_backbone(self) -> Iterator[None]:
+        """The model with the backbone bypassed, while the context is open."""
+        if self.backbone is None:
+            yield
+            return
+        with self.backbone.bypass():
+            yield
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """The base, bit for bit."""
+        with self.without_backbone(), self.adapters.using(None):
+            yield
+
+    def activate(self, domain: str) -> None:
+        """Make a committed domain's LoRA the active one, reading it where it is not in the model."""
+        if domain not in self.adapters.configs:
+            record = self.stack.manifest.domain(domain)
+            tensors = self.stack.read_tensors(f"{record.adapter}/adapter_model.safetensors")
+            config = LearnConfig(**record.config).adapter
+            self.adapters.load(domain, config, from_file(tensors))
+        self.adapters.activate(domain)
+
+    def load_snapshot(self, snapshot: str | None) -> State | None:
+        """Put a snapshot's numbers into the backbone (None: those it began with)."""
+        if self.backbone is None:
+            return None
+        state = self.snapshot_state(snapshot) if snapshot else self.initial
+        assert state is not None
+        if self.snapshot_in != snapshot:
+            self.backbone.load(state)
+            self.snapshot_in = snapshot
+        return state
+
+    def snapshot_state(self, snapshot: str) -> State:
+        record = self.stack.manifest.snapshot(snapshot)
+        return self.stack.read_tensors(f"{record.folder}/backbone.safetensors")
+
+    def settle(self, old: State, proposed: State, share: float) -> State:
+        """Load the state `share` of the way from `old` to `proposed`, and return it as it then is.
+
+        The ends are loaded as they are, bit for bit; between them the frames are put back on their manifold.
+        """
+        assert self.backbone is not None
+        self.backbone.load(interpolate(old, proposed, share))
+        if 0.0 < share < 1.0:
+            self.backbone.retract_()
+        self.snapshot_in = UNSAVED
+        return self.backbone.state()
+
+    def score_rows(self, rows: Sequence[Rendered]) -> Score:
+        return evaluate_rows(self.model, self.head, rows, pad_id=self.pad_id)
+
+    def kept_examples(self, domain: str, split: str) -> list[Example]:
+        record = self.stack.manifest.domain(domain)
+        if record.rows_kept is None:
+            return []
+        return [
+            Example(messages=tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"]))
+            for row in self.stack.read_lines(record.rows_kept)
+            if row["split"] == split
+        ]
+
+    def kept(self, domain: str, split: str) -> tuple[Rendered, ...]:
+        if (domain, split) not in self._rows:
+            length = LearnConfig(**self.stack.manifest.domain(domain).config).max_length
+            examples = self.kept_examples(domain, split)
+            self._rows[domain, split] = render_all(examples, self.tokenizer, length).rows if examples else ()
+        return self._rows[domain, split]
+
+    # --- routing -----------------------------------------------------------------------------------------------
+
+    def features(self, texts: Sequence[str]) -> np.ndarray:
+        with self.untouched():
+            return prompt_features(self.model, self.tokenizer, texts, depth=LAYER_FRACTION)
+
+    def router(self) -> Router | None:
+        path = self.stack.manifest.router
+        return Router.from_arrays(self.stack.read_tensors(path)) if path else None
+
+    def router_with(self, domain: str, split: Split) -> Router:
+        router = self.router() or Router.empty(self.features(BACKGROUND_PROMPTS))
+        own = self.features([e.prompt for e in split.train])
+        held_out = self.features([e.prompt for e in split.validation]) if split.validation else None
+        return router.with_domain(domain, own, held_out)
+
+    def write_router(self, tx: Transaction, router: Router) -> str:
+        path = tx.fresh_path("router/router.safetensors")
+        tx.write_tensors(path, router.to_arrays())
+        if self.stack.manifest.router:
+            tx.remove(self.stack.manifest.router)
+        return path
+
+    # --- processes ---------------------------------------------------------------------------------------------
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return pad if isinstance(pad, int) else 0
+
+    @property
+    def is_main(self) -> bool:
+        return self.accelerator is None or self.accelerator.is_main_process
+
+    def wait(self) -> None:
+        if self.accelerator is not None:
+            self.accelerator.wait_for_everyone()
+
+
+def _device(device: str | None, accelerator: Accelerator | None) -> str | None:
+    return str(accelerator.device) if accelerator is not None and device is None else device
