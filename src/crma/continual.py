@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from crma.audit import audit
 from crma.bench.metrics import Matrix, drift_pct
 from crma.data.render import Rendered, end_of_turn_ids, render_all, render_prompt
 from crma.errors import DataError
+from crma.export import export_domains
 from crma.generate.engine import generate
 from crma.learning import Data, Learning, Learnt, Listener
 from crma.model.backbone import distance
@@ -215,6 +220,20 @@ class ContinualModel(ServedStack):
         before = self.snapshot_state(snapshot.parent) if snapshot.parent else self.initial
         moved = distance(self.backbone, before, self.snapshot_state(snapshot.id))
         return {"mean": float(moved.mean()), "max": float(moved.max())}
+
+    def verify(self) -> dict[str, Any]:
+        """Check files, ledger and the bounds of every site of every snapshot anew; see `crma.audit`."""
+        return audit(self)
+
+    def export(self, path: str | os.PathLike[str], domains: Sequence[str] | None = None) -> dict[str, Any]:
+        """Each domain folded with its pinned backbone into one PEFT LoRA; returns the parity report.
+
+        Where this model is held in another dtype, the export opens the stack once more in float32 to be checked.
+        """
+        if next(self.model.parameters()).dtype == torch.float32:
+            return export_domains(self, path, domains)
+        exact = ServedStack.from_pretrained(self.stack.root, base=self.base.name, precision="float32")
+        return export_domains(exact, path, domains)
 
     # --- forgetting --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,371 @@
+"""The command line: thin commands in the order of the journey. The stack's folder comes first."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from crma.errors import CrmaError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="crma",
+    help="Teach one language model domain after domain without losing the earlier ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+StackArg = Annotated[Path, typer.Argument(metavar="STACK", help="The stack's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+BaseOption = Annotated[str | None, typer.Option(help="Base model: hub id, folder, .gguf file, or alias.")]
+
+out, err = Console(), Console(stderr=True)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Our own errors are messages, not tracebacks: exit code 1; with --json an object on standard output."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except CrmaError as error:
+            if kwargs.get("as_json"):
+                _print_json({"error": {"type": type(error).__name__, "message": str(error)}})
+            err.print(f"[red]error[/red] ({type(error).__name__}): ", end="")
+            err.print(str(error), markup=False, highlight=False)
+            raise typer.Exit(1) from error
+
+    return run
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _quiet_libraries() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _open(stack: Path, base: str | None = None, **options: Any) -> Any:
+    from crma.continual import ContinualModel
+
+    _quiet_libraries()
+    return ContinualModel.from_pretrained(stack, base=base, **options)
+
+
+@app.command()
+@_reports_errors
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the demo's stack is made (an old one is replaced).")] = Path(
+        "demo-stack"
+    ),
+    report: Annotated[Path, typer.Option(help="The report to write.")] = Path("demo-report.html"),
+    base: Annotated[str, typer.Option(help="Base model.")] = "smollm2-135m",
+    seed: int = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Learn three fictional domains in sequence, by one naive LoRA and by CRMA, and show what each remembers."""
+    from crma.demo import run_demo
+
+    _quiet_libraries()
+    result = run_demo(folder, report, base=base, seed=seed, say=lambda text: err.print(text, highlight=False))
+    if as_json:
+        _print_json(result)
+
+
+@app.command()
+@_reports_errors
+def learn(
+    stack: StackArg,
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="The new domain's name.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="JSONL, CSV, Parquet, or a Hugging Face dataset folder.")
+    ],
+    base: BaseOption = None,
+    epochs: float | None = None,
+    lr: float | None = None,
+    lr_backbone: float | None = None,
+    lr_mixing: float | None = None,
+    batch_size: int | None = None,
+    rank: int | None = None,
+    max_length: int | None = None,
+    limit: Annotated[int | None, typer.Option(help="Training rows taken.")] = None,
+    seed: int | None = None,
+    frames: Annotated[
+        Literal["learnt", "light", "none"] | None,
+        typer.Option(help="The backbone of a new stack: learnt frames, fixed frames (light), or no backbone."),
+    ] = None,
+    directions: Annotated[int | None, typer.Option(help="Directions a site, of a new stack's backbone.")] = None,
+    keep_rows: Annotated[bool, typer.Option(help="Keep validation and test rows in the stack.")] = True,
+    verify: Annotated[bool, typer.Option(help="Move the backbone only as far as no earlier domain is worse.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Learn one more domain. A new stack is made where there is none; a killed run goes on when called again."""
+    from accelerate import Accelerator
+
+    from crma.continual import ContinualModel
+    from crma.errors import ConfigError
+    from crma.model.backbone import BackboneConfig
+    from crma.stack.stack import Stack
+    from crma.train.config import LearnConfig
+    from crma.watch import Watch
+
+    _quiet_libraries()
+    given = {
+        "epochs": epochs,
+        "lr": lr,
+        "lr_backbone": lr_backbone,
+        "lr_mixing": lr_mixing,
+        "batch_size": batch_size,
+        "rank": rank,
+        "max_length": max_length,
+        "limit": limit,
+        "seed": seed,
+        "keep_rows": keep_rows,
+        "verify": verify,
+    }
+    config = LearnConfig(**{k: v for k, v in given.items() if v is not None})
+    launched = Accelerator()
+    accelerator = launched if launched.num_processes > 1 else None
+    if Stack.exists(stack):
+        if frames is not None or directions is not None:
+            have = Stack.open(stack).manifest.backbone
+            wanted = {k: v for k, v in (("frames", frames), ("directions", directions)) if v is not None}
+            if wanted != {k: (have or {"frames": "none"}).get(k) for k in wanted}:
+                raise ConfigError(
+                    "a stack keeps the backbone it was made with", where=str(stack), expected=have or "none", got=wanted
+                )
+        model = ContinualModel.from_pretrained(stack, base=base, accelerator=accelerator)
+    else:
+        shape = {"frames": frames or "learnt", "directions": directions, "seed": config.seed}
+        backbone = None if frames == "none" else BackboneConfig(**{k: v for k, v in shape.items() if v is not None})
+        model = ContinualModel.create(stack, base=base or "smollm2-135m", backbone=backbone, accelerator=accelerator)
+    with Watch(err) as watch:
+        learnt = model.learn(domain, data, config, on_event=watch if launched.is_main_process else lambda _k, _v: None)
+    if not launched.is_main_process:
+        return
+    if as_json:
+        _print_json(asdict(learnt))
+        return
+    table = Table("domain", "test loss now", "", title=f"{stack}: {domain} learnt in {learnt.seconds:.0f} s")
+    for name, loss in learnt.losses.items():
+        table.add_row(name, _number(loss), "new" if name == domain else "")
+    out.print(table)
+
+
+@app.command()
+@_reports_errors
+def ask(
+    stack: StackArg,
+    text: Annotated[str, typer.Argument(metavar="TEXT")],
+    domain: Annotated[str | None, typer.Option(help="Override the router; 'base' is the untouched base.")] = None,
+    backbone: Annotated[bool, typer.Option("--backbone/--no-backbone", help="Answer with the backbone.")] = True,
+    show_route: Annotated[bool, typer.Option("--show-route", help="Tell where the question went, and why.")] = False,
+    max_new_tokens: int = 128,
+    base: BaseOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a question; the router picks the domain, or the untouched base."""
+    model = _open(stack, base)
+    reply = model.ask(text, domain=domain, max_new_tokens=max_new_tokens, use_backbone=backbone)
+    if as_json:
+        _print_json({"text": reply.text, "route": {**asdict(reply.route), "scores": dict(reply.route.scores)}})
+        return
+    out.print(reply.text, markup=False, highlight=False)
+    if show_route:
+        _show_route(reply.route)
+
+
+@app.command()
+@_reports_errors
+def chat(
+    stack: StackArg,
+    domain: Annotated[str | None, typer.Option(help="Override the router.")] = None,
+    max_new_tokens: int = 256,
+    base: BaseOption = None,
+) -> None:
+    """Talk; each turn is routed. An empty line or Ctrl-D ends it."""
+    from crma.types import Message
+
+    model = _open(stack, base)
+    turns: list[Message] = []
+    while True:
+        try:
+            text = input("you> ")
+        except EOFError:
+            break
+        if not text.strip():
+            break
+        turns.append(Message(role="user", content=text))
+        reply = model.ask(turns, domain=domain, max_new_tokens=max_new_tokens)
+        turns.append(Message(role="assistant", content=reply.text))
+        out.print(f"{reply.route.domain or 'base'}> {reply.text}", markup=False, highlight=False)
+
+
+@app.command()
+@_reports_errors
+def evaluate(
+    stack: StackArg,
+    matrix: Annotated[bool, typer.Option("--matrix", help="Show every domain after every later one.")] = False,
+    base: BaseOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every domain anew on its kept test rows: pinned, floating and routed."""
+    model = _open(stack, base)
+    began = time.monotonic()
+    found = model.evaluate()
+    if as_json:
+        _print_json({**asdict(found), "seconds": time.monotonic() - began})
+        return
+    names = found.floating.domains
+    table = Table("domain", "base", "just after", "pinned", "routed", "routed right", "drift pinned", "drift floating")
+    for i, name in enumerate(names):
+        table.add_row(
+            name,
+            _number(found.floating.base[i]),
+            _number(found.floating.rows[i][i]),
+            _number(found.pinned[i]),
+            _number(found.routed[i]),
+            f"{found.routing_accuracy[i]:.1%}",
+            f"{found.drift_pinned_pct[i]:+.2f} %",
+            f"{found.drift_floating_pct[i]:+.2f} %",
+        )
+    out.print(table)
+    if matrix:
+        grid = Table("after", *names, title="test loss, every adapter under the backbone of that day")
+        grid.add_row("base", *(_number(x) for x in found.floating.base))
+        for name, row in zip(names, found.floating.rows, strict=True):
+            grid.add_row(name, *(_number(x) for x in row))
+        out.print(grid)
+
+
+@app.command()
+@_reports_errors
+def status(stack: StackArg, base: BaseOption = None, as_json: AsJson = False) -> None:
+    """What the stack holds: domains with their losses and drift, snapshots and how far they moved, sizes."""
+    found = _open(stack, base).status()
+    if as_json:
+        _print_json(found)
+        return
+    table = Table("domain", "base", "after", "now", "drift pinned", "drift floating", "snapshot")
+    for d in found["domains"]:
+        table.add_row(
+            d["name"],
+            _number(d["loss_base"]),
+            _number(d["loss_after"]),
+            _number(d["loss_now"]),
+            _percent(d["drift_pinned_pct"]),
+            _percent(d["drift_floating_pct"]),
+            d["snapshot_pinned"] or "none",
+        )
+    out.print(table)
+    for s in found["snapshots"]:
+        moved = s["distance_to_parent"]
+        far = f", moved δ mean {moved['mean']:.4f}, max {moved['max']:.4f}" if moved else ""
+        out.print(f"snapshot {s['id']} ({s['domain']}): {s['share']:.0%} of the proposal{far}")
+    out.print(", ".join(f"{k} {v / 1e6:.2f} MB" for k, v in found["sizes"].items()))
+
+
+@app.command()
+@_reports_errors
+def forget(
+    stack: StackArg,
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN")],
+    rewind: Annotated[bool, typer.Option("--rewind", help="Also go back to the snapshot before it.")] = False,
+    base: BaseOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a domain exactly: its LoRA, its rows, its part of the router."""
+    found = _open(stack, base).forget(domain, rewind=rewind)
+    if as_json:
+        _print_json(asdict(found))
+        return
+    out.print(f"'{domain}' is forgotten: its LoRA, its kept rows and its router statistics are gone.")
+    if found.trained_after and not rewind:
+        out.print(
+            f"The backbone was trained on it in {', '.join(found.trained_after)}; what those snapshots learnt stays.\n"
+            f"To build on the snapshot before it ({found.snapshot_before or 'the untrained backbone'}) from now on: "
+            "learn the later domains anew after `crma forget --rewind`."
+        )
+
+
+@app.command()
+@_reports_errors
+def verify(stack: StackArg, base: BaseOption = None, as_json: AsJson = False) -> None:
+    """Check checksums, ledger, the base's identity and the bounds of every site. Exit code 0 or 1."""
+    found = _open(stack, base).verify()
+    if as_json:
+        _print_json(found)
+    else:
+        out.print(f"base {found['base']['name']}: the weights are those the stack was taught on")
+        out.print(f"files: {found['files']['checked']} checked, {len(found['files']['problems'])} problems")
+        for problem in found["files"]["problems"]:
+            out.print(f"  {problem}", markup=False)
+        out.print(f"ledger: {found['ledger']['entries']} entries, chain of hashes whole")
+        for name, s in found["snapshots"].items():
+            bound = s["certificate"]["norm_bound"] - 1.0
+            out.print(
+                f"{name} ({s['domain']}): ‖M‖₂ − 1 ≤ {bound:.1e}, worst ‖BKA‖₂ {s['worst_operator_norm']:.6f} over "
+                f"{len(s['sites'])} sites, {'holds' if all(s['holds'].values()) else 'DOES NOT HOLD'}"
+            )
+        out.print("ok" if found["ok"] else "NOT ok")
+    if not found["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_reports_errors
+def export(
+    stack: StackArg,
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder; one PEFT LoRA a domain goes there.")],
+    domain: Annotated[list[str] | None, typer.Option(help="Only this domain; may be repeated.")] = None,
+    base: BaseOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fold each domain with its backbone into one ordinary LoRA, and check it against the stack."""
+    found = _open(stack, base, precision="float32").export(folder, domain)
+    if as_json:
+        _print_json(found)
+        return
+    for name, d in found["domains"].items():
+        out.print(
+            f"{folder / name}: rank {d['rank']}, {d['bytes'] / 1e6:.1f} MB, largest logit difference "
+            f"{d['max_logit_difference']:.1e} (the domain changes the base's by {d['max_change_of_the_base']:.1f})"
+        )
+
+
+def _show_route(route: Any) -> None:
+    where = route.domain or "the untouched base"
+    out.print(f"→ {where} (confidence {route.confidence:.2f}, runner-up {route.runner_up or 'none'})")
+    for name, score in sorted(route.scores.items(), key=lambda kv: -kv[1]):
+        out.print(f"   {name}: {score:.2f}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f} %"
+
+
+def main() -> None:
+    app()
