@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +63,8 @@ class ContinualModel(ServedStack):
         """
         learning = Learning(self, check_domain_name(domain), config or LearnConfig(), on_event)
         try:
-            if not self.is_main:
-                return learning.run(data)
-            with self.stack.lock():
+            with self.stack.lock() if self.is_main else nullcontext():
+                self.wait()  # under the lock no process can see the stack change
                 return learning.run(data)
         except BaseException:
             self.adapters.remove(domain)  # half learnt: it must never answer

@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from accelerate import Accelerator
-
 from crma.data.batches import Plan, plan_batches
 from crma.data.domains import prepare_domain, split_hashes
 from crma.data.render import Rendered, RenderedSplit, render_all
@@ -26,7 +24,7 @@ from crma.model.adapters import peft_config, to_file
 from crma.model.backbone import State
 from crma.served import UNSAVED, ServedStack
 from crma.session import Session
-from crma.stack.layout import DomainRecord, SnapshotRecord
+from crma.stack.layout import WORK, DomainRecord, SnapshotRecord
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.loop import Checkpoint, Group, StepReport, fit
 from crma.train.promotion import Verdict, verify_proposal
@@ -56,20 +54,17 @@ class Learning:
     """One domain being learnt on a stack whose lock the caller holds."""
 
     def __init__(self, served: ServedStack, domain: str, config: LearnConfig, on_event: Listener) -> None:
-        self.served, self.domain, self.config, self.on_event = served, domain, config, on_event
+        self.served, self.domain, self.config = served, domain, config
+        self.on_event: Listener = on_event if served.is_main else lambda _kind, _value: None
         self.began = time.perf_counter()
 
     def run(self, data: Data) -> Learnt:
         self.served.stack.refresh()
         manifest = self.served.stack.manifest
-        if any(d.name == self.domain for d in manifest.domains):
-            raise ConfigError(
-                f"the stack has learnt '{self.domain}' already",
-                where=str(self.served.stack.root),
-                next_step=f"choose another name, or `crma forget {self.served.stack.root.name} {self.domain}` first",
-            )
         split, counts = _split_of(self.domain, data, self.config)
         data_hash = _data_hash(split)
+        if any(d.name == self.domain for d in manifest.domains):
+            return self._learnt_before(data_hash)
         rendered = {
             name: render_all(rows, self.served.tokenizer, self.config.max_length)
             for name, rows in (("train", split.train), ("validation", split.validation), ("test", split.test))
@@ -85,9 +80,7 @@ class Learning:
             "domains": [d.name for d in manifest.domains],
             "base": manifest.base.weights_sha256,
         }
-        self.served.wait()
-        session = Session(self.served.stack.work(self.domain), fingerprint, writes=self.served.is_main)
-        self.served.wait()
+        session = self._session(fingerprint)
         if session.discarded:
             self.on_event("note", {"text": "an unfinished run with other data or settings was discarded"})
         if session.resumed:
@@ -97,7 +90,7 @@ class Learning:
         if loss_base is None and rendered["test"].rows:
             self.on_event("phase", {"phase": "measure the base", "domain": self.domain})
             with self.served.untouched():
-                loss_base = self.served.score_rows(rendered["test"].rows).loss
+                loss_base = self._loss(rendered["test"].rows)
             session.remember(loss_base=loss_base)
 
         seed = derived_seed(self.config.seed, self.domain)
@@ -122,6 +115,50 @@ class Learning:
         if proposing < len(plan):
             self._phase("commit", train_rows, plan.cut(proposing, len(plan)), session)
         return self._publish(split, counts, rendered, session, verdict, new)
+
+    def _session(self, fingerprint: Mapping[str, Any]) -> Session:
+        """Opened by the main process, which may clear it, before the others read it and before anyone goes on."""
+        folder = self.served.stack.work(self.domain)
+        if self.served.is_main:
+            session = Session(folder, fingerprint)
+            self.served.wait()
+        else:
+            self.served.wait()
+            session = Session(folder, fingerprint, writes=False)
+        self.served.wait()
+        return session
+
+    def _loss(self, rows: Sequence[Rendered]) -> float:
+        return self.served.score_rows(rows, shared=True).loss
+
+    def _learnt_before(self, data_hash: str) -> Learnt:
+        """What a run that was killed between its commit and its end would have returned; any other is refused."""
+        stack = self.served.stack
+        record = stack.manifest.domain(self.domain)
+        same = record.data_sha256 == data_hash and LearnConfig(**record.config) == self.config
+        unfinished = (stack.root / WORK / self.domain).is_dir()
+        self.served.wait()
+        if not (same and unfinished):
+            raise ConfigError(
+                f"the stack has learnt '{self.domain}' already",
+                where=str(stack.root),
+                next_step=f"choose another name, or `crma forget {stack.root.name} {self.domain}` first",
+            )
+        self.on_event("note", {"text": "it was committed before the run was killed"})
+        if self.served.is_main:
+            stack.clear_work(self.domain)
+        self.served.wait()
+        made = next((s.alpha for s in stack.manifest.snapshots if s.domain == self.domain), 0.0)
+        return Learnt(
+            domain=self.domain,
+            snapshot=record.snapshot_learnt,
+            share=made if self.served.backbone is not None else None,
+            loss_base=record.loss_base,
+            loss_after=record.loss_after,
+            rows=record.rows,
+            seconds=time.perf_counter() - self.began,
+            losses={d.name: d.loss_now for d in stack.manifest.domains},
+        )
 
     def _phase(
         self,
@@ -153,16 +190,17 @@ class Learning:
         start = session.load(phase)
         if start is None and phase == "commit" and (before := session.load("propose")) is not None:
             self._take(before)  # the LoRA as the proposal left it
-        if start is not None:
-            session.rewind_metrics(phase, start.step)
-            if start.step >= len(plan):
-                self._take(start)
-                if phase == "propose" and self.served.backbone is not None:
-                    self.served.backbone.load({**self.served.backbone.state(), **_backbone_part(start)})
-                return
+        session.rewind_metrics(phase, start.step if start is not None else 0)
+        if start is not None and start.step >= len(plan):
+            self._take(start)
+            if phase == "propose" and self.served.backbone is not None:
+                self.served.backbone.load({**self.served.backbone.state(), **_backbone_part(start)})
+            return
         self.on_event("phase", {"phase": phase, "domain": self.domain, "steps": len(plan)})
 
         def on_step(report: StepReport) -> None:
+            if not self.served.is_main:
+                return
             line = {"phase": phase, "domain": self.domain, **asdict(report)}
             line["tokens_per_s"] = report.tokens / report.seconds
             if self.served.backbone is not None and phase == "propose":
@@ -186,7 +224,7 @@ class Learning:
             config=self.config.loop.model_copy(
                 update={"seed": derived_seed(self.config.seed, f"{self.domain}/{phase}")}
             ),
-            accelerator=self.served.accelerator or Accelerator(),
+            accelerator=self.served.accelerator,
             pad_id=self.served.pad_id,
             on_step=on_step,
             after_update=backbone.retract_ if backbone is not None and phase == "propose" else lambda: None,
@@ -227,7 +265,7 @@ class Learning:
         def loss_of(earlier: str, share: float) -> float:
             self.served.settle(old, proposed, share)
             self.served.activate(earlier)
-            return self.served.score_rows(self.served.kept(earlier, "validation")).loss
+            return self._loss(self.served.kept(earlier, "validation"))
 
         if self.config.verify:
             verdict = verify_proposal(references, loss_of, tolerance=self.config.tolerance)
@@ -258,8 +296,8 @@ class Learning:
         loss_base = session.get("loss_base")
         data_hash = _data_hash(split)
         self.served.adapters.activate(self.domain)
-        validation = self.served.score_rows(rendered["validation"].rows).loss if rendered["validation"].rows else None
-        loss_after = self.served.score_rows(rendered["test"].rows).loss if rendered["test"].rows else None
+        validation = self._loss(rendered["validation"].rows) if rendered["validation"].rows else None
+        loss_after = self._loss(rendered["test"].rows) if rendered["test"].rows else None
         moved = verdict is not None and (verdict.share > 0 or manifest.head is None)
         snapshot = manifest.next_snapshot_id if moved else manifest.head
         records = [self._remeasure(d, snapshot, verdict) for d in manifest.domains]
@@ -356,7 +394,7 @@ class Learning:
         test = self.served.kept(record.name, "test")
         self.served.activate(record.name)
         if test:
-            changes["loss_floating"] = self.served.score_rows(test).loss
+            changes["loss_floating"] = self._loss(test)
         loss = verdict.losses.get(record.name)
         reference = record.validation_loss
         if loss is not None and reference is not None and loss <= reference * (1.0 + self.config.tolerance):

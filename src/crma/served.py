@@ -24,6 +24,7 @@ from crma.stack.layout import BaseReference
 from crma.stack.stack import Stack, Transaction
 from crma.train.config import LearnConfig
 from crma.train.objectives import evaluate_rows
+from crma.train.processes import forget_cut_forward, shard_base
 from crma.types import Example, Message, Score, Split
 
 __all__ = ["UNSAVED", "ServedStack"]
@@ -45,9 +46,11 @@ class ServedStack:
         self.head: nn.Module = head
         config = stack.manifest.backbone
         self.backbone = attach_backbone(base.model, BackboneConfig(**config)) if config is not None else None
+        # Under `accelerate launch` each process would otherwise take itself for the only one, and write.
+        self.accelerator = accelerator or Accelerator()
+        shard_base(base.model, self.accelerator, whole=("crma_backbone",) if self.backbone else ())
         self.initial: State | None = self.backbone.state() if self.backbone else None
         self.adapters = Adapters(base.model)
-        self.accelerator = accelerator
         # Whose numbers the backbone holds: a snapshot, None for those it began with, or numbers of no snapshot.
         self.snapshot_in: str | None = None
         self._rows: dict[tuple[str, str], tuple[Rendered, ...]] = {}
@@ -66,6 +69,7 @@ class ServedStack:
         accelerator: Accelerator | None = None,
     ) -> Self:
         """A new stack at `path`. `backbone` None learns with per-domain LoRAs alone."""
+        accelerator = accelerator or Accelerator()
         loaded = load_base(base, precision=precision, device=_device(device, accelerator))
         reference = BaseReference(
             name=base,
@@ -74,10 +78,9 @@ class ServedStack:
             architecture=loaded.architecture,
             parameters=loaded.parameters,
         )
-        if accelerator is None or accelerator.is_main_process:
+        if accelerator.is_main_process:
             Stack.create(path, base=reference, backbone=backbone.model_dump() if backbone else None)
-        if accelerator is not None:
-            accelerator.wait_for_everyone()
+        accelerator.wait_for_everyone()
         return cls(Stack.open(path), loaded, accelerator=accelerator)
 
     @classmethod
@@ -96,6 +99,7 @@ class ServedStack:
             BaseMismatchError: the base's weights are not those the stack was taught on.
         """
         stack = Stack.open(path)
+        accelerator = accelerator or Accelerator()
         loaded = load_base(base or stack.manifest.base.name, precision=precision, device=_device(device, accelerator))
         if loaded.weights_sha256 != stack.manifest.base.weights_sha256:
             raise BaseMismatchError(
@@ -177,8 +181,11 @@ class ServedStack:
         self.snapshot_in = UNSAVED
         return self.backbone.state()
 
-    def score_rows(self, rows: Sequence[Rendered]) -> Score:
-        return evaluate_rows(self.model, self.head, rows, pad_id=self.pad_id)
+    def score_rows(self, rows: Sequence[Rendered], *, shared: bool = False) -> Score:
+        """The loss under what is in the model now. `shared`: the processes share the work, and all of them must call
+        (under FSDP 2 all of them must call anyway)."""
+        accelerator = self.accelerator if shared else None
+        return evaluate_rows(self.model, self.head, rows, pad_id=self.pad_id, accelerator=accelerator)
 
     def kept_examples(self, domain: str, split: str) -> list[Example]:
         record = self.stack.manifest.domain(domain)
@@ -201,7 +208,9 @@ class ServedStack:
 
     def features(self, texts: Sequence[str]) -> np.ndarray:
         with self.untouched():
-            return prompt_features(self.model, self.tokenizer, texts, depth=LAYER_FRACTION)
+            found = prompt_features(self.model, self.tokenizer, texts, depth=LAYER_FRACTION)
+        forget_cut_forward(self.model)
+        return found
 
     def router(self) -> Router | None:
         path = self.stack.manifest.router
@@ -229,12 +238,11 @@ class ServedStack:
 
     @property
     def is_main(self) -> bool:
-        return self.accelerator is None or self.accelerator.is_main_process
+        return self.accelerator.is_main_process
 
     def wait(self) -> None:
-        if self.accelerator is not None:
-            self.accelerator.wait_for_everyone()
+        self.accelerator.wait_for_everyone()
 
 
-def _device(device: str | None, accelerator: Accelerator | None) -> str | None:
-    return str(accelerator.device) if accelerator is not None and device is None else device
+def _device(device: str | None, accelerator: Accelerator) -> str | None:
+    return str(accelerator.device) if accelerator.num_processes > 1 and device is None else device

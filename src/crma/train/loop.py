@@ -1,7 +1,7 @@
 """The one training loop, on Accelerate: read it aloud. It writes no file; what it learns goes to callables.
 
 Every process computes the same plan and takes its share of each step's rows. The loss is a sum over tokens divided by
-the step's tokens over all processes, so one process, DDP and FSDP 2 give the same curve however the rows fall.
+the step's tokens over all processes, so one process, several, and FSDP 2 give the same curve however the rows fall.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import nn
 
 from crma.data.batches import Plan
 from crma.errors import TrainingDivergedError
 from crma.train.objectives import Row, answer_losses, collate
+from crma.train.processes import agree_, sum_gradients_, summed
 
 __all__ = ["Checkpoint", "Group", "LoopConfig", "StepReport", "fit", "learning_rate_share"]
 
@@ -52,6 +52,9 @@ class Group:
     layers: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
+_Live = tuple[Group, str, nn.Parameter]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepReport:
     step: int  # 1-based
@@ -68,7 +71,7 @@ class StepReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """All that a run needs to go on after `step` steps: parameters and Adam's moments, whole (not sharded)."""
+    """All that a run needs to go on after `step` steps: parameters and Adam's moments."""
 
     step: int
     tensors: dict[str, np.ndarray] = field(repr=False)
@@ -101,92 +104,85 @@ def fit(
     """Train exactly the parameters of `groups`, through all steps of `plan` that `start` has not done.
 
     Raises:
-        TrainingDivergedError: a loss or a gradient is not finite; the parameters are those before the step.
+        TrainingDivergedError: a loss or a gradient is not finite; the parameters are those before the step. Or
+            `after_update` found a parameter that is not.
     """
-    sharded = any(hasattr(p, "full_tensor") for p in model.parameters())
-    if not sharded:  # FSDP 2 fixes what needs a gradient when it shards; afterwards the optimiser's list alone decides
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        for group in groups:
-            for parameter in group.parameters.values():
-                parameter.requires_grad_(True)
+    live = [(group, name, parameter) for group in groups for name, parameter in group.parameters.items()]
+    trained = [parameter for _, _, parameter in live]
+    _require_gradients_of(model, trained)
+    agree_(trained, accelerator)
     optimizer = torch.optim.AdamW(
-        [{"params": list(g.parameters.values()), "lr": g.lr, "name": g.name} for g in groups],
-        weight_decay=config.weight_decay,
+        [{"params": list(g.parameters.values()), "lr": g.lr} for g in groups], weight_decay=config.weight_decay
     )
-    wrapped, optimizer = _prepare(accelerator, model, optimizer)
-    names = [(g, name) for g in groups for name in g.parameters]
-    # Read back from the optimiser: FSDP 2 replaces every parameter by its shard when it prepares a model.
-    live: list[tuple[Group, str, Any]] = [
-        (g, name, p)
-        for (g, name), p in zip(names, (p for pg in optimizer.param_groups for p in pg["params"]), strict=True)
-    ]
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
     if start is not None:
         _restore(start, live, optimizer)
+    device = next(model.parameters()).device
     supervised = [sum(r.supervised[1:]) for r in rows]
     model.train()
-    for step in range(start.step if start else 0, len(plan)):
-        began = time.perf_counter()
-        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout resumes as it would have gone on
-        share = learning_rate_share(step, len(plan), config.warmup)
-        for param_group, group in zip(optimizer.param_groups, groups, strict=True):
-            param_group["lr"] = group.lr * share
-        indices = plan.steps[step]
-        count = sum(supervised[i] for i in indices)
-        total, tokens = 0.0, 0
-        micro = _micro_batches(indices, accelerator, config.micro_batch_size)
-        for k, part in enumerate(micro):
-            batch = collate([rows[i] for i in part or indices[:1]], pad_id=pad_id, device=accelerator.device)
-            with accelerator.no_sync(wrapped) if k + 1 < len(micro) else _nothing():
-                loss = answer_losses(wrapped, head, batch).sum() * (1.0 if part else 0.0)
-                # DDP and FSDP average over processes: undo it, the sum is what is wanted.
-                accelerator.backward(loss * (accelerator.num_processes / count))
-            total += loss.item()
-            tokens += batch.tokens if part else 0
-        total, tokens = _over_processes(accelerator, total, tokens)
-        norms, layers = _clip(live, accelerator, config.clip)
-        if not math.isfinite(total) or not all(math.isfinite(n) for n in norms.values()):
-            raise TrainingDivergedError(
-                "training diverged",
-                where=f"step {step + 1} of {len(plan)}",
-                expected="a finite loss and finite gradients",
-                got=f"loss {total / count:.4g}, gradient norms {norms}",
-                next_step="lower the learning rate; the stack holds what it held before",
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
+    try:
+        for step in range(start.step if start else 0, len(plan)):
+            began = time.perf_counter()
+            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout resumes as it would have gone on
+            share = learning_rate_share(step, len(plan), config.warmup)
+            for param_group, group in zip(optimizer.param_groups, groups, strict=True):
+                param_group["lr"] = group.lr * share
+            indices = plan.steps[step]
+            count = sum(supervised[i] for i in indices)
+            loss, tokens = 0.0, 0
+            for part in _micro_batches(indices, accelerator, config.micro_batch_size):
+                batch = collate([rows[i] for i in part or indices[:1]], pad_id=pad_id, device=device)
+                part_loss = answer_losses(model, head, batch).sum() * ((1.0 if part else 0.0) / max(count, 1))
+                part_loss.backward()
+                loss += part_loss.item()
+                tokens += batch.tokens if part else 0
+            loss, tokens = summed(accelerator, torch.tensor([loss, tokens], dtype=torch.float64)).tolist()
+            sum_gradients_(trained, accelerator)
+            norms, layers = _norms(live)
+            if not math.isfinite(loss) or not all(math.isfinite(n) for n in norms.values()):
+                raise TrainingDivergedError(
+                    "training diverged",
+                    where=f"step {step + 1} of {len(plan)}",
+                    expected="a finite loss and finite gradients",
+                    got=f"loss {loss:.4g}, gradient norms {norms}",
+                    next_step="lower the learning rate; the stack holds what it held before",
+                )
+            _clip_(live, norms, config.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            after_update()
+            on_step(
+                StepReport(
+                    step=step + 1,
+                    steps=len(plan),
+                    epoch=(step + 1) / plan.steps_per_epoch,
+                    loss=loss,
+                    tokens=int(tokens),
+                    supervised=count,
+                    seconds=time.perf_counter() - began,
+                    lr={g.name: g.lr * share for g in groups},
+                    grad_norm=norms,
+                    grad_norm_layers=layers,
+                )
             )
-        optimizer.step()
-        model.zero_grad()
-        after_update()
-        on_step(
-            StepReport(
-                step=step + 1,
-                steps=len(plan),
-                epoch=(step + 1) / plan.steps_per_epoch,
-                loss=total / count,
-                tokens=int(tokens),
-                supervised=count,
-                seconds=time.perf_counter() - began,
-                lr={g.name: g.lr * share for g in groups},
-                grad_norm=norms,
-                grad_norm_layers=layers,
-            )
-        )
-        if checkpoint_due(step + 1):
-            on_checkpoint(_checkpoint(step + 1, live, optimizer))
-    model.eval()
-    if not any(hasattr(p, "full_tensor") for p in model.parameters()):
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
+            if step + 1 == len(plan) and not all(bool(torch.isfinite(p).all()) for p in trained):
+                raise TrainingDivergedError("training diverged in its last step", next_step="lower the learning rate")
+            if checkpoint_due(step + 1):
+                on_checkpoint(_checkpoint(step + 1, live, optimizer))
+    finally:
+        optimizer.zero_grad()
+        model.eval()
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_disable()  # pyright: ignore[reportCallIssue]
+        _require_gradients_of(model, ())
 
 
-def _prepare(accelerator: Accelerator, model: nn.Module, optimizer: Any) -> tuple[Any, Any]:
-    """DDP wraps anew each phase (its buckets hold the trainable parameters of the moment); FSDP 2 shards once."""
-    if accelerator.num_processes == 1:
-        return model, optimizer
-    if any(hasattr(p, "full_tensor") for p in model.parameters()):  # sharded by an earlier phase
-        return model, optimizer
-    return accelerator.prepare(model, optimizer)
+def _require_gradients_of(model: nn.Module, trained: Sequence[nn.Parameter]) -> None:
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)
 
 
 def _micro_batches(indices: Sequence[int], accelerator: Accelerator, size: int) -> list[Sequence[int]]:
@@ -196,42 +192,30 @@ def _micro_batches(indices: Sequence[int], accelerator: Accelerator, size: int) 
     return [mine[k : k + size] for k in range(0, most, size)]
 
 
-class _nothing:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...
-
-
-def _over_processes(accelerator: Accelerator, *values: float) -> tuple[float, ...]:
-    if accelerator.num_processes == 1:
-        return values
-    summed = accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=accelerator.device), "sum")
-    return tuple(summed.tolist())  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _clip(
-    live: Sequence[tuple[Group, str, Any]], accelerator: Accelerator, limit: float
-) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Scale each side's gradients to norm ≤ `limit`; the norms before that, a side and a layer."""
+def _norms(live: Sequence[_Live]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """The gradients' norms: a side, and a side's layers. One transfer from the device."""
+    parts = [
+        p.grad.float().square().reshape(p.shape[0] if name in group.layers else 1, -1).sum(dim=1)
+        for group, name, p in live
+        if p.grad is not None
+    ]
+    owners = [
+        (group.side, str(layer)) for group, name, _ in live for layer in group.layers.get(name, (_layer_of(name),))
+    ]
     sides: dict[str, float] = defaultdict(float)
     layers: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    plain = [(g, name, p) for g, name, p in live if name not in g.layers]
-    if plain:
-        squared = torch.stack([_local(p.grad).float().square().sum() for _, _, p in plain]).double()
-        if any(hasattr(p, "full_tensor") for _, _, p in plain):  # shards: a sum over processes makes them whole
-            squared = accelerator.reduce(squared, "sum")
-        for (group, name, _), value in zip(plain, squared.tolist(), strict=True):  # pyright: ignore[reportAttributeAccessIssue]
-            sides[group.side] += value
-            layers[group.side][_layer_of(name)] += value
-    for group, name, parameter in live:
-        if name in group.layers:
-            per_site = _whole(parameter.grad).double().square().reshape(parameter.shape[0], -1).sum(dim=1).tolist()
-            for layer, value in zip(group.layers[name], per_site, strict=True):
-                sides[group.side] += value
-                layers[group.side][str(layer)] += value
-    for group, _, parameter in live:
-        _local(parameter.grad).mul_(min(1.0, limit / (math.sqrt(sides[group.side]) + 1e-12)))
+    for (side, layer), value in zip(owners, torch.cat(parts).tolist(), strict=True):
+        sides[side] += value
+        layers[side][layer] += value
     root = {side: math.sqrt(v) for side, v in sides.items()}
     return root, {side: {k: math.sqrt(v) for k, v in found.items()} for side, found in layers.items()}
+
+
+@torch.no_grad()
+def _clip_(live: Sequence[_Live], norms: Mapping[str, float], limit: float) -> None:
+    for group, _, parameter in live:
+        if parameter.grad is not None:
+            parameter.grad.mul_(min(1.0, limit / (norms[group.side] + 1e-12)))
 
 
 def _layer_of(name: str) -> str:
@@ -239,39 +223,21 @@ def _layer_of(name: str) -> str:
     return found.group(1) if found else name
 
 
-def _checkpoint(step: int, live: Sequence[tuple[Group, str, Any]], optimizer: Any) -> Checkpoint:
+def _checkpoint(step: int, live: Sequence[_Live], optimizer: torch.optim.Optimizer) -> Checkpoint:
     tensors: dict[str, np.ndarray] = {}
     for group, name, parameter in live:
         state = optimizer.state[parameter]
         for kind, value in (("value", parameter), ("exp_avg", state["exp_avg"]), ("exp_avg_sq", state["exp_avg_sq"])):
-            tensors[f"{group.name}/{name}/{kind}"] = _whole(value).float().cpu().numpy().copy()
+            tensors[f"{group.name}/{name}/{kind}"] = value.detach().float().cpu().numpy().copy()
     return Checkpoint(step=step, tensors=tensors)
 
 
 @torch.no_grad()
-def _restore(start: Checkpoint, live: Sequence[tuple[Group, str, Any]], optimizer: Any) -> None:
+def _restore(start: Checkpoint, live: Sequence[_Live], optimizer: torch.optim.Optimizer) -> None:
     for group, name, parameter in live:
         value, first, second = (
-            _as(parameter, start.tensors[f"{group.name}/{name}/{kind}"]) for kind in ("value", "exp_avg", "exp_avg_sq")
+            torch.from_numpy(np.array(start.tensors[f"{group.name}/{name}/{kind}"])).to(parameter)
+            for kind in ("value", "exp_avg", "exp_avg_sq")
         )
         parameter.copy_(value)
         optimizer.state[parameter] = {"step": torch.tensor(float(start.step)), "exp_avg": first, "exp_avg_sq": second}
-
-
-def _as(parameter: Any, array: np.ndarray) -> Tensor:
-    """`array` with the dtype, device and sharding of `parameter`."""
-    value = torch.from_numpy(np.array(array)).to(parameter.dtype).to(parameter.device)
-    if hasattr(parameter, "full_tensor"):
-        from torch.distributed.tensor import distribute_tensor
-
-        return distribute_tensor(value, parameter.device_mesh, parameter.placements)
-    return value
-
-
-def _local(value: Any) -> Tensor:
-    return value.to_local() if hasattr(value, "to_local") else value
-
-
-def _whole(value: Any) -> Tensor:
-    data = value.detach()
-    return data.full_tensor() if hasattr(data, "full_tensor") else data

@@ -12,9 +12,11 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from crma.data.batches import evaluation_batches
+from crma.train.processes import summed
 from crma.types import Score
 
 __all__ = ["Batch", "Row", "answer_losses", "collate", "evaluate_rows"]
@@ -68,7 +70,7 @@ def answer_losses(model: nn.Module, head: nn.Module, batch: Batch) -> Tensor:
     """Negative log-likelihood [N] in nats of each supervised token, float32.
 
     Args:
-        model: the causal LM, wrapped by DDP or FSDP or not.
+        model: the causal LM, sharded or not.
         head: its output embedding (`get_output_embeddings()`), which sees the supervised positions only: at 49,152
             tokens of vocabulary the head is a fifth of the work.
     """
@@ -88,24 +90,41 @@ def _only(head: nn.Module, keep: Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate_rows(
-    model: nn.Module, head: nn.Module, rows: Sequence[Row], *, pad_id: int, max_tokens: int = 2048
+    model: nn.Module,
+    head: nn.Module,
+    rows: Sequence[Row],
+    *,
+    pad_id: int,
+    max_tokens: int = 2048,
+    accelerator: Accelerator | None = None,
 ) -> Score:
-    """The mean loss a supervised token over `rows`, and each row's own mean, in the order given."""
+    """The mean loss a supervised token over `rows`, and each row's own mean, in the order given.
+
+    Args:
+        accelerator: given, its processes share the batches and all get the result, the same to the last bit as one
+            process alone would compute; all of them must call. None: this process computes it alone.
+    """
+    processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    per_row = [0.0] * len(rows)
-    total, count = 0.0, 0
+    sums, counts = torch.zeros((2, len(rows)), dtype=torch.float64)
     try:
-        for indices in evaluation_batches([len(r.input_ids) for r in rows], max_tokens=max_tokens):
+        batches = evaluation_batches([len(r.input_ids) for r in rows], max_tokens=max_tokens)
+        for first in range(0, len(batches), processes):
+            # A process without a batch of its own runs along and counts nothing: FSDP 2 gathers weights in step.
+            own = first + rank < len(batches)
+            indices = batches[first + rank] if own else batches[first]
             batch = collate([rows[i] for i in indices], pad_id=pad_id, device=device)
-            losses = answer_losses(model, head, batch).double()
-            sums = torch.zeros(len(indices), dtype=torch.float64).index_add_(0, batch.row_N.cpu(), losses.cpu())
-            counts = torch.bincount(batch.row_N.cpu(), minlength=len(indices))
-            for index, value in zip(indices, (sums / counts.clamp(min=1)).tolist(), strict=True):
-                per_row[index] = value
-            total += sums.sum().item()
-            count += int(counts.sum())
+            losses = answer_losses(model, head, batch).cpu().double()
+            if own:
+                row_N = torch.tensor(indices)[batch.row_N.cpu()]
+                sums.index_add_(0, row_N, losses)
+                counts += torch.bincount(row_N, minlength=len(rows))
     finally:
         model.train(was_training)
-    return Score(loss=total / max(count, 1), tokens=count, losses=tuple(per_row))
+    sums, counts = summed(accelerator, torch.cat([sums, counts])).chunk(2)
+    tokens = int(counts.sum())
+    return Score(
+        loss=sums.sum().item() / max(tokens, 1), tokens=tokens, losses=tuple((sums / counts.clamp(min=1)).tolist())
+    )

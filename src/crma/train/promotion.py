@@ -25,7 +25,7 @@ class Trial:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
     share: float
-    losses: Mapping[str, float]  # validation loss of each earlier domain under what was accepted
+    losses: Mapping[str, float]  # validation loss of each earlier domain under what was accepted, if it was measured
     trials: tuple[Trial, ...]
 
 
@@ -41,8 +41,8 @@ def verify_proposal(
     Args:
         references: each earlier domain's validation loss with what it is served with now.
         loss_of: (domain, share) -> its validation loss with the backbone moved by that share.
-        shares: tried in this order; 0 is the backbone as it was. It is accepted unmeasured: every earlier domain was
-            verified on it when it was committed, so its losses are the references themselves.
+        shares: tried in this order; 0 is the backbone as it was. It is accepted unmeasured, since it changes nothing,
+            and so it promotes no domain: one that is pinned to an older snapshot may well be worse on it.
         tolerance: relative loss that is not called worse.
     """
     trials: list[Trial] = []
@@ -59,4 +59,4 @@ def verify_proposal(
         trials.append(Trial(share=share, losses=losses, refused_by=refused))
         if refused is None:
             return Verdict(share=share, losses=losses, trials=tuple(trials))
-    return Verdict(share=0.0, losses=dict(references), trials=tuple(trials))
+    return Verdict(share=0.0, losses={}, trials=tuple(trials))

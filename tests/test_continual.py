@@ -1,0 +1,280 @@
+"""The protocol on a toy: learn two domains, answer, measure, verify, forget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import save_toy
+
+from crma import BackboneConfig, ContinualModel, LearnConfig, Route
+from crma.data.worlds import make_world
+from crma.errors import BaseMismatchError, ConfigError, DataError, StackLockedError, UnknownDomainError
+from crma.stack.stack import Stack
+from crma.types import Example, Message, Split
+
+CONFIG = LearnConfig(epochs=2, rank=4, max_length=160, lr=5e-3, lr_backbone=5e-3, lr_mixing=5e-2)
+SMALL = BackboneConfig(directions=4)
+
+
+def world(name: str) -> Split:
+    return make_world(name, entities=2).split
+
+
+def learnt(path: Path, base: Path, *, frames: str | None = "learnt", names=("medicine", "law")) -> ContinualModel:
+    backbone = SMALL.model_copy(update={"frames": frames}) if frames else None
+    model = ContinualModel.create(path, base=str(base), backbone=backbone)
+    for name in names:
+        model.learn(name, world(name), CONFIG)
+    return model
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory, toy_base: Path) -> ContinualModel:
+    return learnt(tmp_path_factory.mktemp("taught") / "stack", toy_base)
+
+
+IDS = torch.tensor([[5, 9, 40, 41, 42, 43]])
+
+
+def logits(model: ContinualModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model.model(input_ids=IDS).logits
+
+
+def test_learning_lowers_the_loss_and_is_in_the_ledger(taught: ContinualModel):
+    status = taught.status()
+    for domain in status["domains"]:
+        assert domain["loss_after"] < domain["loss_base"]
+    entries = [e["kind"] for e in taught.stack.read_ledger()]
+    assert entries == ["create", "learn", "learn"]
+    assert taught.stack.verify_files() == []
+
+
+def test_no_domain_is_worse_on_its_validation_rows_than_just_after_it_was_learnt(taught: ContinualModel):
+    first = next(e for e in taught.stack.read_ledger() if e.get("domain") == "law")
+    for name, loss in first["verdict"]["losses"].items():
+        record = taught.stack.manifest.domain(name)
+        assert record.validation_loss is not None
+        assert loss >= record.validation_loss  # what was accepted is the new reference
+    before = next(t for t in first["verdict"]["trials"])
+    assert before["share"] == 1.0
+    accepted = first["verdict"]["share"]
+    refused = [t for t in first["verdict"]["trials"] if t["refused_by"]]
+    assert all(t["share"] > accepted for t in refused)
+
+
+def test_a_reopened_stack_answers_and_scores_as_before(taught: ContinualModel, toy_base: Path):
+    again = ContinualModel.from_pretrained(taught.stack.root, base=str(toy_base))
+    for name in ("medicine", "law"):
+        rows = world(name).test
+        assert again.score(rows, domain=name).losses == taught.score(rows, domain=name).losses
+    assert again.ask("What is it?", domain="law", max_new_tokens=6) == taught.ask(
+        "What is it?", domain="law", max_new_tokens=6
+    )
+
+
+def test_the_untouched_base_is_the_base_bit_for_bit(taught: ContinualModel, toy_base: Path):
+    plain = ContinualModel.create(taught.stack.root.parent / "plain", base=str(toy_base), backbone=None)
+    wanted = logits(plain)
+    with taught.serving("medicine"):
+        assert not torch.equal(logits(taught), wanted)
+    with taught.untouched():
+        assert torch.equal(logits(taught), wanted)
+    with taught.serving("medicine"), taught.without_backbone(), taught.adapters.using(None):
+        assert torch.equal(logits(taught), wanted)
+
+
+def test_evaluation_holds_the_matrix_with_its_base_row(taught: ContinualModel):
+    found = taught.evaluate()
+    assert found.floating.domains == ("medicine", "law")
+    assert found.floating.rows[0][1] is None
+    after = {d["name"]: d["loss_after"] for d in taught.status()["domains"]}
+    assert found.floating.rows[0][0] == pytest.approx(after["medicine"], rel=1e-6)
+    assert found.floating.rows[1][1] == pytest.approx(after["law"], rel=1e-6)
+    assert found.floating.base[0] > found.pinned[0]
+    now = taught.status()["domains"][0]["loss_now"]
+    assert found.pinned[0] == pytest.approx(now, rel=1e-6)
+
+
+def test_metrics_show_gradients_of_both_sides_a_layer_and_the_certificate(taught: ContinualModel):
+    record = taught.stack.manifest.domain("medicine")
+    lines = taught.stack.read_lines(f"{record.adapter}/metrics.jsonl")
+    propose = [m for m in lines if m["phase"] == "propose"]
+    assert [m["step"] for m in propose] == list(range(1, len(propose) + 1))
+    first = propose[0]
+    assert set(first["grad_norm"]) == {"adapter", "backbone"}
+    for side in ("adapter", "backbone"):
+        assert set(first["grad_norm_layers"][side]) == {"0", "1"}
+        total = np.sqrt(sum(v**2 for v in first["grad_norm_layers"][side].values()))
+        assert total == pytest.approx(first["grad_norm"][side], rel=1e-4)
+    assert len(first["sites"]) == 4
+    assert first["certificate"]["norm_bound"] - 1 <= 1.2e-7
+    assert first["certificate"]["worst_operator_norm"] <= 1 + 1e-6
+    commit = [m for m in lines if m["phase"] == "commit"]
+    assert commit
+    assert set(commit[0]["grad_norm"]) == {"adapter"}
+
+
+def test_verify_passes_and_fails_when_a_number_was_changed(taught: ContinualModel, tmp_path: Path):
+    import shutil
+
+    assert taught.verify()["ok"]
+    copy = tmp_path / "copy"
+    shutil.copytree(taught.stack.root, copy)
+    victim = copy / taught.stack.manifest.domain("law").adapter / "adapter_model.safetensors"
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 1
+    victim.write_bytes(data)
+    report = ContinualModel.from_pretrained(copy, base=taught.base.name).verify()
+    assert not report["ok"]
+    assert "adapter_model.safetensors" in report["files"]["problems"][0]
+
+
+def test_forgetting_removes_the_domain_exactly_and_leaves_the_other(tmp_path: Path, toy_base: Path):
+    model = learnt(tmp_path / "stack", toy_base)
+    rows = world("law").test
+    before = model.score(rows, domain="law")
+    folder = model.stack.root / model.stack.manifest.domain("medicine").adapter
+    gone = model.forget("medicine")
+    assert gone.trained_after[0] == "v0001"
+    assert gone.snapshot_before is None
+    assert not folder.exists()
+    assert model.score(rows, domain="law") == before
+    with pytest.raises(UnknownDomainError):
+        model.ask("?", domain="medicine")
+    texts = " ".join(p.read_text(errors="ignore") for p in model.stack.root.rglob("*.json*") if p.name != "ledger.jsonl")
+    assert world("medicine").test[0].prompt not in texts
+    assert model.stack.verify_files() == []
+    assert model.route(["What is it?"])[0].runner_up is None
+
+
+def test_rewinding_goes_back_to_the_snapshot_before(tmp_path: Path, toy_base: Path):
+    model = learnt(tmp_path / "stack", toy_base)
+    law = world("law").test
+    before = model.score(law, domain="law")
+    assert model.stack.manifest.head is not None
+    model.forget("medicine", rewind=True)
+    assert model.stack.manifest.head is None
+    assert model.score(law, domain="law") == before  # it keeps the snapshot it needs
+    model.learn("finance", world("finance"), CONFIG)
+    assert model.stack.verify_files() == []
+
+
+def test_a_stack_without_backbone_is_a_lora_a_domain(tmp_path: Path, toy_base: Path):
+    model = learnt(tmp_path / "stack", toy_base, frames=None)
+    assert model.backbone is None
+    found = model.evaluate()
+    assert found.drift_pinned_pct == (0.0, 0.0)
+    assert found.drift_floating_pct == (0.0, 0.0)
+
+
+def test_without_kept_rows_a_domain_stays_pinned(tmp_path: Path, toy_base: Path):
+    model = ContinualModel.create(tmp_path / "stack", base=str(toy_base), backbone=SMALL)
+    model.learn("medicine", world("medicine"), CONFIG.model_copy(update={"keep_rows": False}))
+    model.learn("law", world("law"), CONFIG)
+    assert model.stack.manifest.domain("medicine").snapshot_pinned == "v0001"
+    assert model.stack.manifest.domain("law").snapshot_pinned == "v0002"
+    with pytest.raises(DataError, match="keep no test rows"):
+        model.evaluate()
+
+
+@pytest.mark.parametrize("frames", ["learnt", "light", None])
+def test_the_export_is_one_plain_lora_that_answers_like_the_stack(tmp_path: Path, toy_base: Path, frames: str | None):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    path = tmp_path / "stack"
+    learnt(path, toy_base, frames=frames)
+    model = ContinualModel.from_pretrained(path, base=str(toy_base), precision="float32")
+    report = model.export(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "parity.json").read_text()) == json.loads(json.dumps(report))
+    for name in ("medicine", "law"):
+        assert report["domains"][name]["max_logit_difference"] <= 1e-4
+        config = json.loads((tmp_path / "out" / name / "adapter_config.json").read_text())
+        assert config["r"] == config["lora_alpha"] == (8 if frames else 4)
+        assert not config["rank_pattern"]
+        with model.serving(name):
+            wanted = logits(model)
+        plain = AutoModelForCausalLM.from_pretrained(toy_base, dtype=torch.float32)
+        exported = PeftModel.from_pretrained(plain, str(tmp_path / "out" / name)).eval()
+        with torch.no_grad():
+            assert (exported(input_ids=IDS).logits - wanted).abs().max() <= 1e-4
+    with pytest.raises(ConfigError, match="not empty"):
+        model.export(tmp_path / "out")
+
+
+def test_another_base_is_refused(taught: ContinualModel, tmp_path: Path):
+    foreign = save_toy(tmp_path / "foreign", seed=1)
+    with pytest.raises(BaseMismatchError, match="not the base model"):
+        ContinualModel.from_pretrained(taught.stack.root, base=str(foreign))
+
+
+def test_bad_requests_say_what_to_do(taught: ContinualModel, tmp_path: Path):
+    with pytest.raises(ConfigError, match="learnt 'law' already"):
+        taught.learn("law", world("law"), CONFIG)
+    with pytest.raises(ConfigError, match="cannot name a domain"):
+        taught.learn("../law", world("law"), CONFIG)
+    with pytest.raises(DataError):
+        taught.learn("new", tmp_path / "absent.jsonl", CONFIG)
+    with pytest.raises(UnknownDomainError, match="no such domain"):
+        taught.ask("?", domain="physics")
+    assert taught.stack.verify_files() == []
+
+
+def test_a_second_writer_is_told_who_writes(taught: ContinualModel):
+    other = Stack.open(taught.stack.root)
+    with other.lock(), pytest.raises(StackLockedError):
+        taught.learn("new", world("code"), CONFIG)
+
+
+def test_a_failed_learning_leaves_the_stack_and_the_model_as_they_were(taught: ContinualModel):
+    from crma.errors import TrainingDivergedError
+
+    rows = world("law").test
+    before, manifest = taught.score(rows, domain="law"), taught.stack.manifest
+    with pytest.raises(TrainingDivergedError):
+        taught.learn("broken", world("code"), CONFIG.model_copy(update={"lr": 1e30, "lr_backbone": 1e30}))
+    assert taught.stack.refresh() == manifest
+    assert "broken" not in taught.adapters.configs
+    assert taught.score(rows, domain="law") == before
+
+
+def test_conversations_and_files_are_learnt_from(tmp_path: Path, toy_base: Path):
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"messages": [{"role": "user", "content": f"Question {i}?"}, {"role": "assistant", "content": f"Answer {i}."}]}
+        for i in range(40)
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    model = ContinualModel.create(tmp_path / "stack", base=str(toy_base), backbone=SMALL)
+    learnt_ = model.learn("talk", path, CONFIG)
+    assert learnt_.rows["rows"] == 40
+    turns = [
+        Message(role="user", content="Question 1?"),
+        Message(role="assistant", content="Answer 1."),
+        Message(role="user", content="Question 2?"),
+    ]
+    assert isinstance(model.ask(turns, max_new_tokens=4).route, Route)
+
+
+def test_an_empty_stack_answers_with_the_base(tmp_path: Path, toy_base: Path):
+    model = ContinualModel.create(tmp_path / "stack", base=str(toy_base), backbone=SMALL)
+    reply = model.ask("Hello?", max_new_tokens=4)
+    assert reply.route.abstained
+    assert reply.route.domain is None
+    assert model.evaluate().pinned == ()
+    assert model.verify()["ok"]
+
+
+def test_nothing_in_a_stack_is_a_pickle(taught: ContinualModel):
+    kinds = {p.suffix for p in taught.stack.root.rglob("*") if p.is_file() and not p.name.startswith(".")}
+    assert kinds <= {".json", ".jsonl", ".safetensors"}
+
+
+def test_a_split_without_training_rows_is_refused(taught: ContinualModel):
+    with pytest.raises(DataError, match="nothing to learn"):
+        taught.learn("none", Split(train=(), validation=(), test=(Example.of("a", "b"),)), CONFIG)
