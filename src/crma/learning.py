@@ -334,8 +334,8 @@ class Learning:
                     changes |= {"head": snapshot, "snapshots": (*manifest.snapshots, made)}
                 kept = None
                 if self.config.keep_rows and (split.validation or split.test):
-                    kept = tx.fresh_path(f"rows/{self.domain}.jsonl")
-                    tx.write_lines(kept, _rows_to_keep(split))
+                    kept = tx.fresh_path(f"rows/{self.domain}")
+                    tx.write_lines(f"{kept}/rows.jsonl", _rows_to_keep(split))
                 version = self.served.write_router(tx, router)
                 record = DomainRecord(
                     name=self.domain,

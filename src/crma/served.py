@@ -193,7 +193,7 @@ class ServedStack:
             return []
         return [
             Example(messages=tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"]))
-            for row in self.stack.read_lines(record.rows_kept)
+            for row in self.stack.read_lines(f"{record.rows_kept}/rows.jsonl")
             if row["split"] == split
         ]
 
@@ -214,7 +214,7 @@ class ServedStack:
 
     def router(self) -> Router | None:
         path = self.stack.manifest.router
-        return Router.from_arrays(self.stack.read_tensors(path)) if path else None
+        return Router.from_arrays(self.stack.read_tensors(f"{path}/router.safetensors")) if path else None
 
     def router_with(self, domain: str, split: Split) -> Router:
         router = self.router() or Router.empty(self.features(BACKGROUND_PROMPTS))
@@ -223,8 +223,8 @@ class ServedStack:
         return router.with_domain(domain, own, held_out)
 
     def write_router(self, tx: Transaction, router: Router) -> str:
-        path = tx.fresh_path("router/router.safetensors")
-        tx.write_tensors(path, router.to_arrays())
+        path = tx.fresh_path("router/router")
+        tx.write_tensors(f"{path}/router.safetensors", router.to_arrays())
         if self.stack.manifest.router:
             tx.remove(self.stack.manifest.router)
         return path

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from crma.errors import ConfigError, UnknownDomainError
-from crma.model.architecture import lora_targets
+from crma.model.architecture import linear_shape, lora_targets
 
 __all__ = ["AdapterConfig", "Adapters", "Weights", "from_file", "peft_config", "to_file"]
 
@@ -50,6 +50,7 @@ class Adapters:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.targets = lora_targets(model)
+        self._shapes = {target: linear_shape(model.get_submodule(target)) or (0, 0) for target in self.targets}
         self.configs: dict[str, AdapterConfig] = {}
         self._active: str | None = None
 
@@ -109,6 +110,7 @@ class Adapters:
             else:
                 self._unwrap()
             del self.configs[name]
+            self.activate(self._active)  # PEFT chose another adapter and switched its gradients on
 
     def parameters(self, name: str) -> dict[str, nn.Parameter]:
         """Trained parameters by "<target>.lora_A" and "<target>.lora_B"."""
@@ -131,19 +133,24 @@ class Adapters:
         Raises:
             ConfigError: its targets or shapes are not this base's.
         """
+        expected = {t: ((config.rank, d_in), (d_out, config.rank)) for t, (d_in, d_out) in self._shapes.items()}
+        got = {t: (a.shape, b.shape) for t, (a, b) in weights.items()}
+        if expected != got:  # before the model is touched: what stands there under this name goes on standing
+            wrong = sorted(t for t in {*expected, *got} if expected.get(t) != got.get(t))
+            raise ConfigError(
+                f"the adapter '{name}' does not fit this base model",
+                where=", ".join(wrong[:4]),
+                expected=[expected.get(t) for t in wrong[:4]],
+                got=[got.get(t) for t in wrong[:4]],
+            )
         if self.configs.get(name) != config:
             self.remove(name)
             self.add(name, config)
         own = self.parameters(name)
-        given = {f"{t}.lora_{part}": x for t, (a, b) in weights.items() for part, x in (("A", a), ("B", b))}
-        if {k: tuple(v.shape) for k, v in own.items()} != {k: v.shape for k, v in given.items()}:
-            raise ConfigError(
-                f"the adapter '{name}' does not fit this base model",
-                expected=f"{len(own)} tensors for {len(self.targets)} targets",
-                got=f"{len(given)} tensors, other names or shapes",
-            )
-        for key, parameter in own.items():
-            parameter.copy_(torch.from_numpy(given[key]).to(parameter))
+        for target, pair in weights.items():
+            for part, array in zip("AB", pair, strict=True):
+                parameter = own[f"{target}.lora_{part}"]
+                parameter.copy_(torch.from_numpy(np.array(array)).to(parameter))
 
     def _named_layers(self) -> Iterator[tuple[str, LoraLayer]]:
         for name, module in self.model.named_modules():
@@ -158,6 +165,7 @@ class Adapters:
         for name, layer in list(self._named_layers()):
             parent, _, child = name.rpartition(".")
             setattr(self.model.get_submodule(parent), child, layer.get_base_layer())
+        del self.model.peft_config
 
 
 def to_file(weights: Weights) -> dict[str, np.ndarray]:
@@ -194,15 +202,16 @@ def peft_config(*, rank: int, alpha: float, targets: tuple[str, ...], base_name:
 
 @contextmanager
 def _several_adapters() -> Iterator[None]:
-    """PEFT warns of a second adapter and of a deleted one; both are the point here."""
+    """PEFT warns of a second adapter and of a deleted one, which are the point here, and of GPT-2's transposed weights,
+    which it then handles."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
         yield
 
 
-def _array(value: Tensor) -> np.ndarray:
+def _array(value: Any) -> np.ndarray:
     data = value.detach()
-    if hasattr(data, "full_tensor"):  # sharded by FSDP 2
-        data = data.full_tensor()  # pyright: ignore[reportCallIssue]
-    return data.float().cpu().numpy().copy()
+    whole: Tensor = data.full_tensor() if hasattr(data, "full_tensor") else data  # sharded by FSDP 2
+    return whole.float().cpu().numpy().copy()

@@ -9,7 +9,7 @@ from torch import nn
 
 from crma.errors import BaseModelError
 
-__all__ = ["Site", "decoder_of", "lora_targets", "residual_writes"]
+__all__ = ["Site", "decoder_of", "linear_shape", "lora_targets", "residual_writes"]
 
 # One write of the attention and one of the MLP a block. Llama, Mistral, Gemma, Qwen, Phi-3: o_proj and down_proj;
 # GPT-NeoX, Falcon: dense and dense_4h_to_h; OPT, Phi-2: out_proj or dense, and fc2; GPT-2: c_proj twice.
@@ -51,12 +51,12 @@ def _in_blocks(model: nn.Module, suffixes: tuple[str, ...]) -> list[tuple[str, i
         block = _BLOCK.search(name)
         if block is None or name.rsplit(".", 1)[-1] not in suffixes or any(t in name for t in _OTHER_TOWERS):
             continue
-        if _features(module) is not None:
+        if linear_shape(module) is not None:
             found.append((name, int(block.group(1)), module))
     return found
 
 
-def _features(module: nn.Module) -> tuple[int, int] | None:
+def linear_shape(module: nn.Module) -> tuple[int, int] | None:
     """(d_in, d_out) of a linear map: nn.Linear, a quantised one (both have the two attributes), or GPT-2's Conv1D."""
     d_in, d_out = getattr(module, "in_features", None), getattr(module, "out_features", None)
     if d_in is None and hasattr(module, "nx") and hasattr(module, "nf"):
@@ -72,9 +72,16 @@ def residual_writes(model: nn.Module) -> tuple[Site, ...]:
     """
     sites = []
     for name, layer, module in _in_blocks(model, _WRITES):
-        features = _features(module)
-        assert features is not None
-        sites.append(Site(name=name, layer=layer, d_in=features[0], d_out=features[1]))
+        shape = linear_shape(module)
+        assert shape is not None
+        sites.append(Site(name=name, layer=layer, d_in=shape[0], d_out=shape[1]))
+    if any(name.rsplit(".", 1)[-1] == "experts" for name, _ in model.named_modules()):
+        raise BaseModelError(
+            "a mixture of experts is not supported",
+            where=type(model).__name__,
+            expected="a dense decoder: one projection of each MLP writes to the residual stream",
+            next_step="choose a dense model of the same family",
+        )
     if not sites:
         raise BaseModelError(
             "no projection that writes to the residual stream was found",

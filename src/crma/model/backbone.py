@@ -12,7 +12,7 @@ and ‖ΔW‖₂ ≤ |g| ρ ‖W‖₂ for any parameters whatever; in the light
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 State = dict[str, np.ndarray]  # a backbone's numbers, as a snapshot file holds them
+
+_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class BackboneConfig(BaseModel):
@@ -117,13 +119,13 @@ class Backbone(nn.Module):
 
     def mixing(self) -> Tensor:
         """M [S, 2n, 2n], doubly stochastic."""
-        return project_to_birkhoff(self.logits, sweeps=self.config.sweeps)
+        return project_to_birkhoff(_whole(self.logits), sweeps=self.config.sweeps)
 
     def effective_gate(self) -> Tensor:
         """g [S]. In [−1, 1] with learnt frames: with a gate that starts at 0 and may not turn negative, the half of
         the sites whose first gradient points down would never move (A, B and P get no gradient while g = 0). The sign
         is a flip of B's columns, so the bound is the same. In [0, 1] in the light form, where the bound needs it."""
-        return self.gate.float().clamp(self._gate_floor, 1.0)
+        return _whole(self.gate).float().clamp(self._gate_floor, 1.0)
 
     @property
     def _gate_floor(self) -> float:
@@ -148,7 +150,7 @@ class Backbone(nn.Module):
     ) -> list[Tensor]:
         by_site: dict[int, Tensor] = {}
         for width, members in groups.items():
-            stacked = frames[str(width)].float()
+            stacked = _whole(frames[str(width)]).float()
             stacked = _orthonormal(stacked) if orthonormalise else stacked
             by_site.update(zip(members, stacked.unbind(), strict=True))
         return [by_site[s] for s in range(len(self.sites))]
@@ -159,11 +161,12 @@ class Backbone(nn.Module):
         """Compute the operators for the forward that begins; without gradients they are kept until a number changes."""
         if self._bypassed:
             return
-        if torch.is_grad_enabled() and self.logits.requires_grad:
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
             self._cached, self._operators = None, self()
             return
-        # `_version` counts in-place writes to a tensor: a step, a loaded snapshot and a hostile edit all raise it.
-        key = tuple((p.data_ptr(), p._version) for p in self.parameters())
+        # `_version` counts in-place writes to a tensor: a step, a loaded snapshot and a hostile edit all raise it (a
+        # write through `.data` does not). What inference mode makes may not take part in training later.
+        key = (torch.is_inference_mode_enabled(), *((p.data_ptr(), p._version) for p in self.parameters()))
         if self._cached is None or self._cached[0] != key:
             with torch.no_grad():
                 self._cached = (key, self())
@@ -232,7 +235,7 @@ class Backbone(nn.Module):
 
     def state(self) -> State:
         """All numbers as float32 arrays, copied."""
-        return {name: _full(value).float().cpu().numpy().copy() for name, value in self.state_dict().items()}
+        return {name: _whole(value.detach()).float().cpu().numpy().copy() for name, value in self.state_dict().items()}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, np.ndarray]) -> None:
@@ -253,7 +256,7 @@ class Backbone(nn.Module):
                 got=[got.get(k) for k in wrong[:4]],
             )
         for name, value in own.items():
-            value.copy_(torch.from_numpy(np.array(state[name])).to(value))
+            value.copy_(_like(value, state[name]))
 
     # --- what is known of it -----------------------------------------------------------------------------------
 
@@ -272,9 +275,8 @@ class Backbone(nn.Module):
             inside = [torch.linalg.matrix_norm(torch.eye(len(c)).double() + c, 2) for c in small]
             return np.array([max(1.0 if s.d_out > self.config.directions else 0.0, v.item())
                              for s, v in zip(self.sites, inside, strict=True)])  # fmt: skip
-        scale = (self.effective_gate() * self.config.strength * self.norms).abs().double().cpu()
+        scale = (self.effective_gate() * self.config.strength * self.norms).abs().cpu().double().numpy()
         norms = np.array([_product_norm(le, r) for le, r in zip(left, right, strict=True)])
-        scale = scale.numpy()
         return np.divide(norms, scale, out=np.zeros_like(norms), where=scale > 0)
 
     @torch.no_grad()
@@ -295,7 +297,7 @@ class Backbone(nn.Module):
 
     def _double_factors(self) -> tuple[list[Tensor], list[Tensor]]:
         operators = self()
-        return [x.double().cpu() for x in operators.left], [x.double().cpu() for x in operators.right]
+        return [x.cpu().double() for x in operators.left], [x.cpu().double() for x in operators.right]
 
 
 def attach_backbone(model: nn.Module, config: BackboneConfig) -> Backbone:
@@ -305,12 +307,17 @@ def attach_backbone(model: nn.Module, config: BackboneConfig) -> Backbone:
     names stay as they are, and a LoRA put outside wraps the projection together with its hook.
 
     Raises:
-        BaseModelError: no site was found, or one is attached already.
+        BaseModelError: no site was found, one is attached already, or a LoRA is in the model.
     """
     if getattr(model, "crma_backbone", None) is not None:
         raise BaseModelError("this model has a backbone already", next_step="load the base anew")
     sites = residual_writes(model)
     modules = dict(model.named_modules())
+    if any(f"{site.name}.base_layer" in modules for site in sites):
+        raise BaseModelError(
+            "a LoRA is in the model already: the backbone would act on its output too, and would not fold",
+            next_step="attach the backbone first, then add adapters",
+        )
     backbone = Backbone(sites, config)
     device = next(model.parameters()).device
     backbone.norms.copy_(torch.tensor([_spectral_norm(modules[s.name], s) for s in sites]))
@@ -322,10 +329,15 @@ def attach_backbone(model: nn.Module, config: BackboneConfig) -> Backbone:
     model.add_module("crma_backbone", backbone)
     decoder_of(model).register_forward_pre_hook(lambda _module, _args: backbone.prepare())
     for index, site in enumerate(sites):
-        modules[site.name].register_forward_hook(
-            lambda module, args, z, index=index: backbone.write(index, module, args[0], z)
-        )
+        modules[site.name].register_forward_hook(_write_hook(backbone, index))
     return backbone
+
+
+def _write_hook(backbone: Backbone, site: int) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor | None]:
+    def write(module: nn.Module, args: tuple[Any, ...], z: Any) -> Tensor | None:
+        return backbone.write(site, module, args[0], z)
+
+    return write
 
 
 def interpolate(old: State, new: State, share: float) -> State:
@@ -350,12 +362,12 @@ def distance(backbone: Backbone, a: State, b: State) -> np.ndarray:
         left_b, right_b = backbone._double_factors()
     finally:
         backbone.load(kept)
-    norms = backbone.norms.double().cpu().numpy() if backbone.config.frames == "learnt" else np.ones(len(left_a))
+    norms = backbone.norms.cpu().double().numpy() if backbone.config.frames == "learnt" else np.ones(len(left_a))
     moved = [
         _product_norm(torch.cat([la, -lb], dim=1), torch.cat([ra, rb], dim=0))
         for la, lb, ra, rb in zip(left_a, left_b, right_a, right_b, strict=True)
     ]
-    return np.array(moved) / norms
+    return np.divide(moved, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
 def _antipodal(m: Tensor) -> Tensor:
@@ -385,17 +397,22 @@ def _group(widths: Iterator[int]) -> dict[int, list[int]]:
     return dict(groups)
 
 
-@torch.no_grad()
 def dense_weight(module: nn.Module, site: Site) -> Tensor:
-    """W [d, i] in float32 of any linear layer, quantised ones too: its own outputs for the unit vectors."""
+    """W [d, i] in float32 of any linear layer, quantised ones too: those by their outputs for the unit vectors."""
     weight = getattr(module, "weight", None)
-    if isinstance(weight, Tensor) and weight.is_floating_point() and tuple(weight.shape) == (site.d_out, site.d_in):
-        return weight.detach().float()
+    if isinstance(weight, Tensor) and weight.dtype in _PLAIN:
+        if hasattr(module, "nf"):  # GPT-2's Conv1D holds Wᵀ, also where it is square
+            return weight.detach().float().mT
+        if tuple(weight.shape) == (site.d_out, site.d_in):
+            return weight.detach().float()
     parameter = next(module.parameters())
-    dtype = parameter.dtype if parameter.is_floating_point() else torch.float32
+    # bitsandbytes takes the dtype of its first input for its own: give it the one it has.
+    dtype = getattr(module, "compute_dtype", None) or (parameter.dtype if parameter.dtype in _PLAIN else torch.float32)
     bias = getattr(module, "bias", None)
-    columns = module(torch.eye(site.d_in, dtype=dtype, device=parameter.device)).float()
-    return (columns if bias is None else columns - bias.float()).mT
+    with torch.no_grad():
+        # `forward`, not a call: a call runs the backbone's hook, and W' would be taken for W.
+        columns = module.forward(torch.eye(site.d_in, dtype=dtype, device=parameter.device)).float()
+        return (columns if bias is None else columns - bias.float()).mT
 
 
 @torch.no_grad()
@@ -414,12 +431,22 @@ def _left_singular(module: nn.Module, site: Site, n: int) -> Tensor:
     return torch.linalg.svd(dense_weight(module, site), full_matrices=False).U[:, :n]
 
 
-def _local(value: Tensor) -> Tensor:
-    """This rank's part of a sharded tensor (FSDP 2), or the tensor."""
+def _local(value: Any) -> Tensor:
+    """This rank's part of a sharded tensor (FSDP 2), or the tensor; without its gradient, sharing its memory."""
     data = value.detach()
-    return data.to_local() if hasattr(data, "to_local") else data  # pyright: ignore[reportCallIssue]
+    return data.to_local() if hasattr(data, "to_local") else data
 
 
-def _full(value: Tensor) -> Tensor:
-    data = value.detach()
-    return data.full_tensor() if hasattr(data, "full_tensor") else data  # pyright: ignore[reportCallIssue]
+def _whole(value: Any) -> Tensor:
+    """A sharded tensor gathered from all ranks, or the tensor; its gradient flows back."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def _like(value: Any, array: np.ndarray) -> Tensor:
+    """`array` with the dtype, device and sharding of `value`."""
+    tensor = torch.from_numpy(np.array(array)).to(value.dtype).to(value.device)
+    if hasattr(value, "full_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(tensor, value.device_mesh, value.placements)
+    return tensor

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import torch
 from filelock import FileLock
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -95,7 +97,7 @@ def load_base(name: str, *, precision: Precision = "auto", device: str | None = 
         BaseModelError: not found, or not a causal LM.
     """
     place, source = resolve(name)
-    folder = _converted(place) if isinstance(place, Path) and place.suffix == ".gguf" else place
+    folder = _converted(place) if isinstance(place, Path) and place.suffix.lower() == ".gguf" else place
     device = device or _first_device()
     options: dict[str, Any] = {"dtype": torch.float32 if precision == "float32" else torch.bfloat16}
     if precision == "4bit":
@@ -103,8 +105,8 @@ def load_base(name: str, *, precision: Precision = "auto", device: str | None = 
         options["device_map"] = device
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError) as error:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BaseModelError(
             f"the base model '{name}' cannot be loaded",
             where=str(folder),
@@ -112,13 +114,16 @@ def load_base(name: str, *, precision: Precision = "auto", device: str | None = 
             got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             next_step="check the name; where there is no internet, give a local folder or a .gguf file",
         ) from error
+    model, info = loaded
+    _refuse_missing(info["missing_keys"], where=folder)
     if precision != "4bit":
         model = model.to(device)
     model.requires_grad_(False)
     model.eval()
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    sha256 = _cached_hash(folder) if isinstance(folder, Path) else weights_hash(model)
+    files = folder if isinstance(folder, Path) else _downloaded(folder)
+    sha256 = _cached_hash(files) if files else weights_hash(model)
     return Base(name=name, source=source, model=model, tokenizer=tokenizer, weights_sha256=sha256)
 
 
@@ -142,13 +147,33 @@ def resolve(name: str) -> tuple[Path | str, str]:
                 "this folder holds no model", where=name, expected="config.json, as save_pretrained writes it"
             )
         return path, "folder"
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+    if path.suffix.lower() == ".gguf" or not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):
         raise BaseModelError(
             "the base model was not found",
             where=name,
             expected=f"a folder, a .gguf file, a hub id such as 'org/name', or one of {', '.join(ALIASES)}",
         )
     return name, f"hub:{name}"
+
+
+def _refuse_missing(keys: Iterable[str], *, where: Path | str) -> None:
+    """transformers draws at random what a checkpoint lacks, and goes on."""
+    missing = sorted(keys)
+    if missing:
+        raise BaseModelError(
+            "the base model's files lack some of its weights",
+            where=str(where),
+            expected="every tensor of the architecture",
+            got=f"{len(missing)} missing: {', '.join(missing[:4])}",
+            next_step="fetch the model again",
+        )
+
+
+def _downloaded(hub_id: str) -> Path | None:
+    """The folder of the hub's cache that `hub_id` was just loaded from: hashed like any folder, a base has one identity
+    whatever the precision it is loaded in, and a copy of the folder has the same."""
+    config = try_to_load_from_cache(hub_id, "config.json")
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -162,7 +187,7 @@ def weights_hash(model: nn.Module) -> str:
 
 def _cached_hash(folder: Path) -> str:
     """The hash of a folder's weight files, remembered while size and time of each stay what they were."""
-    files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin"))
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     stamp = json.dumps([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files])
     memo = cache_root() / "hashes" / f"{hashlib.sha256(f'{folder.resolve()}'.encode()).hexdigest()[:24]}.json"
     if memo.is_file():
@@ -194,20 +219,23 @@ def _converted(gguf: Path) -> Path:
         with _quiet():
             try:
                 # Dequantise at load: a GGUF model counts as quantised and refuses to be saved otherwise.
-                model = AutoModelForCausalLM.from_pretrained(
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
                     gguf.parent,
                     gguf_file=gguf.name,
                     quantization_config=GgufConfig(dequantize=True),
                     dtype=torch.bfloat16,
+                    output_loading_info=True,
                 )
                 tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            except (OSError, ValueError, KeyError) as error:
+            except Exception as error:  # a cut file makes the parsers fail in their own ways: struct.error, IndexError
                 raise BaseModelError(
                     "this GGUF file cannot be read",
                     where=str(gguf),
                     expected="a whole GGUF file of an architecture that transformers converts",
                     got=f"{type(error).__name__}: {error}",
                 ) from error
+        model, info = loaded
+        _refuse_missing(info["missing_keys"], where=gguf)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         (partial / "crma_source.json").write_text(

@@ -15,30 +15,35 @@ from torch import Tensor
 
 __all__ = ["Certificate", "project_to_birkhoff", "spectral_certificate"]
 
+_LARGEST_LOGIT = 1e38  # under half of float32's largest number
+
 
 def project_to_birkhoff(logits: Tensor, *, sweeps: int = 5) -> Tensor:
     """Return the doubly stochastic matrices of `logits`, differentiably.
 
     Args:
         logits: [..., m, m], any finite numbers.
-        sweeps: Sinkhorn sweeps (rows, then columns). More come nearer to the entropic projection; the bound does not
-            depend on them, because the rounding that follows is exact.
+        sweeps: Sinkhorn sweeps (rows, then columns), at least 1. More come nearer to the entropic projection; the bound
+            does not depend on them, because the rounding that follows is exact.
 
     Returns:
         [..., m, m], entries ≥ 0, rows and columns summing to 1, so ‖M‖₂ ≤ 1 (float32: within 2⁻²⁴ of it). float32, or
         float64 for float64 logits; autocast never reaches it.
 
     Raises:
-        ValueError: the last two dimensions differ.
+        ValueError: the last two dimensions differ, or no sweep is asked for.
     """
     if logits.ndim < 2 or logits.shape[-1] != logits.shape[-2]:
         raise ValueError(f"project_to_birkhoff expects [..., m, m], got {list(logits.shape)}")
+    if sweeps < 1:
+        raise ValueError(f"project_to_birkhoff expects sweeps ≥ 1, got {sweeps}")
     result_dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     # The rounding runs in float64 where the device has it: then the only float32 error left in an entry is the last
     # cast, at most 2⁻²⁴ of it, and a row sum is off by at most 2⁻²⁴. MPS has no float64.
     rounding_dtype = torch.float32 if logits.device.type == "mps" else torch.float64
     with torch.autocast(logits.device.type, enabled=False):
-        log_m = logits.to(result_dtype)
+        # A difference of two logits must not overflow: a whole column at −∞ would become NaN.
+        log_m = logits.to(result_dtype).clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)
         for _ in range(sweeps):
             log_m = log_m - torch.logsumexp(log_m, dim=-1, keepdim=True)
             log_m = log_m - torch.logsumexp(log_m, dim=-2, keepdim=True)
@@ -82,7 +87,7 @@ def spectral_certificate(m: Tensor) -> Certificate:
     """
     if m.ndim < 2 or m.shape[-1] != m.shape[-2]:
         raise ValueError(f"spectral_certificate expects [..., m, m], got {list(m.shape)}")
-    m = m.detach().to("cpu", torch.float64).reshape(-1, *m.shape[-2:])
+    m = m.detach().cpu().double().reshape(-1, *m.shape[-2:])
     if not torch.isfinite(m).all():
         raise ValueError("spectral_certificate: an entry of M is not finite")
     rows, columns = m.abs().sum(dim=-1), m.abs().sum(dim=-2)

@@ -36,8 +36,7 @@ def fold(model: nn.Module, backbone: Backbone | None, weights: Weights, scaling:
         modules = dict(model.named_modules())
         for site, left, right in zip(backbone.sites, operators.left, operators.right, strict=True):
             if backbone.config.frames == "light":
-                inner = modules[site.name]
-                inner = inner.get_base_layer() if hasattr(inner, "get_base_layer") else inner
+                inner = modules.get(f"{site.name}.base_layer", modules[site.name])  # under a LoRA or not
                 reads = right @ dense_weight(inner, site)  # Uᵀ W
             else:
                 reads = right

@@ -115,7 +115,8 @@ def render_report(result: Mapping[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
         f'<meta name="description" content="{escape(headline)}">\n'
-        f'<link rel="icon" href="data:,">\n<title>{escape(run.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n'
+        f'<link rel="icon" href="data:,">\n<title>{escape(run.title)}</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n"
         '<a class="skip" href="#curves">Skip to the results</a>\n'
         f'<header><p class="eyebrow">{escape(run.title)}</p><h1>{escape(headline)}</h1>'
         f'<p class="lead">{escape(detail)}</p>{_tiles(run)}'
@@ -167,14 +168,15 @@ def summary(result: Mapping[str, Any]) -> tuple[str, str]:
     other = percent(rival.final)
     total = run.questions * len(run.domains) if run.questions is not None else None
     low, high = _difference(crma.final, rival.final, total)
+    said = f"{learnt}, CRMA answers {own} {asked}"
     if low > 0:
-        return f"{learnt}, CRMA answers {own} {asked}, {rival.short} {other}.", _lost(run)
+        return f"{said}; {rival.short}: {other}.", _lost(run)
     if high < 0:
-        return f"{learnt}, CRMA answers {own} {asked}: fewer than {rival.short}, {other}.", _lost(run)
+        return f"{said}, fewer than the {other} of {rival.short}.", _lost(run)
     if own == other:
-        return f"{learnt}, CRMA and {rival.short} both answer {own} {asked}: a tie.", _lost(run)
-    few = f" with {_count(total, 'question')}" if total is not None else ""
-    return f"{learnt}, CRMA answers {own} {asked}, {rival.short} {other}: too close to call{few}.", _lost(run)
+        return f"{said}, a tie with {rival.short}.", _lost(run)
+    few = f" ({_count(total, 'question')})" if total is not None else ""
+    return f"{said}: too close to call against the {other} of {rival.short}{few}.", _lost(run)
 
 
 def _lost(run: _Run) -> str:
@@ -182,15 +184,17 @@ def _lost(run: _Run) -> str:
     for method in run.methods:
         if method.lost is None:
             continue
-        points = 100 * method.lost
-        if abs(points) < 0.05:
-            change = "neither lost nor gained"
+        points = _plain(abs(100 * method.lost), 1)
+        if points == "0":
+            change = "none"
+        elif method.lost > 0:
+            change = f"{points} percentage points"
         else:
-            change = f"{'lost' if points > 0 else 'gained'} {_plain(abs(points), 1)} points"
-        parts.append(f"with {method.short} they {change}")
+            change = f"none, {points} percentage points gained"
+        parts.append(f"{method.short}: {change}")
     if not parts:
         return "How much the earlier domains lost was not measured."
-    return f"Of what the earlier domains answered exactly just after their own lesson: {_and(parts)}."
+    return f"Lost on the earlier domains since they were taught, in exact answers: {'; '.join(parts)}."
 
 
 # --- sections --------------------------------------------------------------------------------------------------------
@@ -234,9 +238,9 @@ def _curves(run: _Run) -> str:
         return f"<p>{MISSING}</p>"
     asked = f"{_count(run.questions, 'question')} a domain" if run.questions is not None else "questions"
     intro = (
-        f"<p>Each domain is taught once, then the next, and no earlier row is seen again. After every lesson all domains "
-        f"are asked {escape(asked)} about the facts taught, in words never trained on. A solid line that falls is "
-        "forgetting. The dotted part is the time before the domain was taught.</p>"
+        "<p>Each domain is taught once, then the next, and no earlier row is seen again. After every lesson all "
+        f"domains are asked {escape(asked)} about the facts taught, in words never trained on. A solid line that "
+        "falls is forgetting. The dotted part is the time before the domain was taught.</p>"
     )
     figures = []
     for i, method in enumerate(run.methods):
@@ -256,7 +260,7 @@ def _exact_table(run: _Run, method: _Method) -> str:
             else None
             for i in range(len(run.domains))
         ]
-        rows.append(("untouched base" if t == 0 else f"after {stage}", cells))
+        rows.append(("untouched base" if t == 0 else f"after {escape(stage)}", cells))
     caption = f"Share answered exactly, {method.short}"
     return _table(caption, ["asked", *run.domains], rows)
 
@@ -265,11 +269,12 @@ def _drift(run: _Run) -> str:
     if not run.methods or not run.domains:
         return f"<p>{MISSING}</p>"
     intro = (
-        "<p>Drift is the change of a domain's loss on its unseen paraphrases, from just after its own lesson to the end: "
-        "positive means forgotten. The last domain had no time to drift. It sees what exact match cannot: an answer "
-        "that is still right, and less sure.</p>"
+        "<p>Drift is the change of a domain’s loss on its unseen paraphrases, from just after its own lesson to the "
+        "end: positive means forgotten. The last domain had no time to drift. Drift sees what exact match cannot: an "
+        "answer that is still right, but less sure.</p>"
     )
-    head = ["domain", *(part for m in run.methods for part in (f"{m.short}: loss then", "loss now", "drift"))]
+    head = ["domain", *(part for _ in run.methods for part in ("loss just after", "loss at the end", "drift"))]
+    groups = [(m.short, 3) for m in run.methods]
     rows = []
     for i, name in enumerate(run.domains):
         cells: list[str | None] = []
@@ -278,13 +283,13 @@ def _drift(run: _Run) -> str:
                 _cell(_plain(v, 3)) if v is not None else None for v in (method.loss[i + 1][i], method.loss[-1][i])
             ]
             cells.append(_drift_cell(method.drift[i]))
-        rows.append((name, cells))
+        rows.append((escape(name), cells))
     means: list[str | None] = []
     for method in run.methods:
         means += ["<td></td>", "<td></td>", _drift_cell(_mean(method.drift[:-1], whole=True))]
     if len(run.domains) > 1:
         rows.append(("mean, without the last", means))
-    return intro + _table("Loss in nats a token, and drift in per cent", head, rows)
+    return intro + _table("Loss in nats a token, and drift in per cent", head, rows, groups=groups)
 
 
 def _drift_cell(value: float | None) -> str | None:
@@ -308,12 +313,11 @@ def _answers(run: _Run) -> str:
     intro = f"<p>Right among the questions shown here: {escape(_and(counted))}.</p>" if counted else ""
     cards = [_sample(run, s) for s in samples]
     first, rest = cards[:_SHOWN_SAMPLES], cards[_SHOWN_SAMPLES:]
-    more = (
-        f'<details><summary>{_count(len(rest), "more question")}</summary><div class="grid">{"".join(rest)}</div></details>'
-        if rest
-        else ""
-    )
-    return f'{intro}<div class="grid">{"".join(first)}</div>{more}'
+    more = ""
+    if rest:
+        label = _count(len(rest), "more question")
+        more = f'<details><summary>{label}</summary><div class="grid cards">{"".join(rest)}</div></details>'
+    return f'{intro}<div class="grid cards">{"".join(first)}</div>{more}'
 
 
 def _sample(run: _Run, sample: Mapping[str, Any]) -> str:
@@ -353,8 +357,8 @@ def _routing(run: _Run) -> str:
         ("left to the untouched base", [_cell(v) if (v := _share(routing.get("strangers_to_base"))) else None]),
     ]
     intro = (
-        "<p>Nobody tells CRMA which domain a question belongs to. A router picks the adapter, and a question it does not "
-        "recognise goes to the base model untouched, so what the base could do before stays as it was.</p>"
+        "<p>Nobody tells CRMA which domain a question belongs to. A router picks the adapter, and a question it does "
+        "not recognise goes to the base model untouched, so what the base could do before stays as it was.</p>"
     )
     known = _table("The router, counted", ["", "measured"], rows)
     strangers = [_mapping(s) for s in _sequence(run.raw.get("strangers"))]
@@ -408,7 +412,11 @@ def _gradients(run: _Run) -> str:
         if not any(v is not None for v in (*adapter, *backbone)):
             continue
         chart = steps_chart(
-            [Trace(name="adapter", values=adapter), Trace(name="backbone", values=backbone)],
+            [
+                Trace(name=name, values=values)
+                for name, values in (("adapter", adapter), ("backbone", backbone))
+                if any(v is not None for v in values)
+            ],
             bands,
             key=f"gradient-{index}",
             title=f"Gradient norms, {method.short}",
@@ -423,9 +431,9 @@ def _gradients(run: _Run) -> str:
     if not figures:
         return f"<p>{MISSING}</p>"
     intro = (
-        "<p>Two things learn, and they are watched apart: the new domain's own adapter, and the bounded backbone that all "
-        "domains share. Where the backbone's line stops, it is held and only the adapter trains. Shaded: every phase of "
-        "a lesson after its first.</p>"
+        "<p>Two things learn, and they are watched apart: the new domain’s own adapter, and the bounded backbone that "
+        "all domains share. Where the backbone’s line stops, it is held and only the adapter trains. Shaded: every "
+        "phase of a lesson after its first.</p>"
     )
     if not parts:
         intro += f"<p>Gradient norms: {MISSING}.</p>"
@@ -447,7 +455,7 @@ def _phases(method: _Method, lines: Sequence[Mapping[str, Any]]) -> str:
             *(_cell(f"{median(v):.3g}") if v else None for v in (adapter, backbone)),
             _cell(f"{median(speed):.0f}") if speed else None,
         ]
-        rows.append((domain or "", cells))
+        rows.append((escape(domain or ""), cells))
     head = [
         "domain",
         "phase",
@@ -476,10 +484,10 @@ def _certificate(run: _Run) -> str:
         ("sites checked", [_count_cell(_number(certificate.get("sites")))]),
     ]
     intro = (
-        "<p>The shared backbone mixes directions with a doubly stochastic matrix M, so by Birkhoff’s theorem ‖M‖₂ ≤ 1, up "
-        "to float32 rounding, whatever the data and the step. The frames around it are orthonormal, so the backbone’s own "
-        "transformation B K A never lengthens a vector. The bound limits how strong the backbone can be; it does not by "
-        "itself stop it from moving, which is why drift is measured above.</p>"
+        "<p>The shared backbone mixes directions with a doubly stochastic matrix M, so by Birkhoff’s theorem ‖M‖₂ ≤ 1, "
+        "up to float32 rounding, whatever the data and the step. The frames around it are orthonormal, so the "
+        "backbone’s own transformation B K A never lengthens a vector. The bound limits how strong the backbone can "
+        "be; it does not by itself stop it from moving, which is why drift is measured above.</p>"
     )
     snapshots = [_mapping(s) for s in _sequence(run.raw.get("snapshots"))]
     lines = []
@@ -488,7 +496,7 @@ def _certificate(run: _Run) -> str:
         domain = _string(snapshot.get("domain"))
         lines.append(
             (
-                _string(snapshot.get("id")) or "",
+                escape(_string(snapshot.get("id")) or ""),
                 [
                     f'<td class="words">{escape(domain)}</td>' if domain else None,
                     _cell(percent(share), bar=share) if share is not None else None,
@@ -500,8 +508,8 @@ def _certificate(run: _Run) -> str:
     table = _table("Snapshots of the backbone", head, lines) if lines else f"<p>{MISSING}</p>"
     checked = _table("The certificate, in numbers", ["", "value"], rows)
     moved = (
-        "<p>After each lesson the backbone moves by the largest share of its proposed move that makes no earlier domain "
-        "worse on its validation questions.</p>"
+        "<p>After each lesson the backbone moves by the largest share of its proposed move that makes no earlier "
+        "domain worse on its validation questions.</p>"
     )
     return f"{intro}{verdict}{checked}<h3>Snapshots</h3>{moved}{table}"
 
@@ -511,7 +519,7 @@ def _made(run: _Run) -> str:
     for method in run.methods:
         exact = _cell(percent(method.final), bar=method.final) if method.final is not None else None
         seconds = _cell(text) if (text := _duration(method.seconds)) else None
-        rows.append((method.label, [_count_cell(method.trained), seconds, exact]))
+        rows.append((escape(method.label), [_count_cell(method.trained), seconds, exact]))
     methods = _table("The methods", ["method", "numbers trained", "time", "exact at the end"], rows) if rows else ""
     known = [
         ("base model", run.base),
@@ -522,7 +530,8 @@ def _made(run: _Run) -> str:
     ]
     facts: list[tuple[str, list[str | None]]] = [(name, [_words_cell(value)]) for name, value in known]
     for section in ("machine", "config"):
-        facts += [(f"{section}: {key}", [_words_cell(value)]) for key, value in _flat(_mapping(run.raw.get(section)))]
+        found = _flat(_mapping(run.raw.get(section)))
+        facts += [(f"{section}: {escape(key)}", [_words_cell(value)]) for key, value in found]
     notes = [n for n in _sequence(run.raw.get("notes")) if _string(n)]
     told = "".join(f'<li dir="auto">{escape(n)}</li>' for n in notes)
     remarks = f"<h3>What to know, and what did not work</h3><ul>{told}</ul>" if notes else ""
@@ -542,12 +551,23 @@ def _data(run: _Run) -> str:
 
 
 def _table(
-    caption: str, head: Sequence[str], rows: Iterable[tuple[str, Sequence[str | None]]], *, words: bool = False
+    caption: str,
+    head: Sequence[str],
+    rows: Iterable[tuple[str, Sequence[str | None]]],
+    *,
+    groups: Sequence[tuple[str, int]] = (),
+    words: bool = False,
 ) -> str:
-    """`rows`: a row's name, then its cells as `<td>`s, None where not measured. Names are escaped unless quoted."""
-    top = "".join(f'<th scope="col">{escape(h)}</th>' if h else "<td></td>" for h in head)
+    """A table that scrolls by itself on a narrow screen.
+
+    rows: a row's name as HTML, then its cells as `<td>`s, None where not measured.
+    groups: a title over so many columns each, the first column apart.
+    """
+    over = "".join(f'<th scope="colgroup" colspan="{n}">{escape(title)}</th>' for title, n in groups)
+    top = f"<tr><td></td>{over}</tr>" if over else ""
+    top += "<tr>" + "".join(f'<th scope="col">{escape(h)}</th>' if h else "<td></td>" for h in head) + "</tr>"
     body = "".join(
-        f'<tr><th scope="row" dir="auto">{name if name.startswith("<q>") else escape(name)}</th>'
+        f'<tr><th scope="row" dir="auto">{name}</th>'
         + "".join(cell if cell is not None else f"<td>{MISSING}</td>" for cell in cells)
         + "</tr>"
         for name, cells in rows
@@ -555,7 +575,7 @@ def _table(
     kind = ' class="words"' if words else ""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table{kind}>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<caption>{escape(caption)}</caption><thead>{top}</thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -775,34 +795,39 @@ def _variables(colours: Mapping[str, str]) -> str:
     return "".join(f"--{name}:{colour};" for name, colour in colours.items())
 
 
+_SANS = 'system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif'
 _STYLE = (
-    f":root{{color-scheme:light dark;{_variables(LIGHT)}}}"
+    f":root{{color-scheme:light dark;--sans:{_SANS};{_variables(LIGHT)}}}"
     f"@media screen and (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}"
     + chart_style()
     + """
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
-body{margin:0;background:var(--page);color:var(--ink);font:17px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif}
-svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif}
+body{margin:0;background:var(--page);color:var(--ink);font:17px/1.55 var(--sans)}
+svg text{font-family:var(--sans)}
 header,main,footer{max-width:1080px;margin:0 auto;padding:0 20px}
 header{padding-top:48px}
 .eyebrow{margin:0 0 12px;color:var(--accent);font-weight:600;font-size:15px}
-h1{margin:0;font-size:clamp(25px,4.6vw,42px);line-height:1.18;font-weight:650;letter-spacing:-.015em;text-wrap:balance;overflow-wrap:break-word}
-.lead{margin:18px 0 0;max-width:68ch;color:var(--muted);font-size:clamp(16px,2.2vw,19px);overflow-wrap:break-word}
+h1{margin:0;font-size:clamp(25px,4.4vw,40px);line-height:1.2;font-weight:650;letter-spacing:-.015em}
+h1,h2,.lead{text-wrap:pretty;overflow-wrap:break-word}
+.lead{margin:18px 0 0;max-width:72ch;color:var(--muted);font-size:clamp(16px,2.2vw,19px)}
 h2{margin:0 0 10px;font-size:26px;line-height:1.25;letter-spacing:-.01em}
-h3{margin:24px 0 8px;font-size:18px;line-height:1.4}
+h3{margin:28px 0 8px;font-size:18px;line-height:1.4}
 section{margin:64px 0 0;scroll-margin-top:16px}
 section>p{max-width:72ch}
-p,li,dd,td,th,h3,figcaption{overflow-wrap:anywhere}
+p,li,dd,h3,figcaption{overflow-wrap:anywhere}
 a{color:var(--accent)}
 a:focus-visible,summary:focus-visible,.scroll:focus-visible{outline:3px solid var(--accent);outline-offset:2px}
-code{font:0.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--shade);padding:2px 5px;border-radius:4px;overflow-wrap:anywhere}
+code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
+code{background:var(--shade);padding:2px 5px;border-radius:4px}
 .skip{position:absolute;left:-9999px}
 .skip:focus{left:12px;top:12px;background:var(--card);padding:8px 12px;border-radius:6px}
 .missing{color:var(--muted);font-style:italic;font-weight:400}
-.good{color:var(--good)}.bad{color:var(--bad)}
+.good{color:var(--good)}
+.bad{color:var(--bad)}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,168px),1fr));gap:12px;margin:34px 0 0}
-.tiles>div{background:var(--card);border:1px solid var(--grid);border-radius:12px;padding:14px 16px;display:flex;flex-direction:column;justify-content:space-between}
+.tiles>div,figure,.card,.scroll{background:var(--card);border:1px solid var(--grid);border-radius:12px}
+.tiles>div{padding:14px 16px;display:flex;flex-direction:column;justify-content:space-between;min-width:0}
 .tiles dt{color:var(--muted);font-size:14px;line-height:1.35}
 .tiles dd{margin:8px 0 0;font-size:27px;font-weight:650;line-height:1.2;font-variant-numeric:tabular-nums}
 .tiles dd .missing{font-size:17px}
@@ -810,20 +835,22 @@ code{font:0.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background
 nav ol{list-style:none;display:flex;flex-wrap:wrap;gap:4px 18px;padding:0;margin:26px 0 0;font-size:15px}
 nav a{display:inline-block;padding:4px 0}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:18px;margin-top:18px}
-figure,.card{margin:0;background:var(--card);border:1px solid var(--grid);border-radius:14px;padding:18px;min-width:0}
+.cards{grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr))}
+figure,.card{margin:0;padding:18px;min-width:0}
 figcaption{font-weight:600;line-height:1.4;margin-bottom:10px}
-figure svg{display:block;width:100%;height:auto}
+figure svg{display:block;width:100%;max-width:620px;height:auto;margin:0 auto}
 figure .scroll{margin:12px 0 0;border:0;border-top:1px solid var(--grid);border-radius:0}
-.scroll{overflow-x:auto;margin:18px 0 0;background:var(--card);border:1px solid var(--grid);border-radius:12px}
+.scroll{overflow-x:auto;margin:18px 0 0}
 table{border-collapse:collapse;width:100%;font-size:15px;line-height:1.4;font-variant-numeric:tabular-nums}
 caption{text-align:start;padding:12px 14px 6px;color:var(--muted);font-size:14px}
-th,td{padding:8px 14px;text-align:end;border-top:1px solid var(--grid);vertical-align:top;overflow-wrap:normal}
+th,td{padding:8px 14px;text-align:end;border-top:1px solid var(--grid);vertical-align:top}
 thead th,thead td{border-top:0;color:var(--muted);font-weight:600;font-size:13.5px;vertical-align:bottom}
+th[scope=colgroup]{text-align:center;color:var(--ink);border-inline-start:1px solid var(--grid)}
 th:first-child{text-align:start}
 tbody th{font-weight:500}
-td.words,.words td{text-align:start;overflow-wrap:anywhere}
-.words thead th{text-align:start}
-.words th,td.words{min-width:9em}
+td.words,table.words td{text-align:start;overflow-wrap:anywhere}
+table.words thead th{text-align:start}
+table.words th,td.words{min-width:8.5em}
 td.bar{background:linear-gradient(to right,var(--shade) var(--v),transparent var(--v))}
 td.early{color:var(--muted)}
 .tag{margin:0 0 6px;color:var(--accent);font-weight:600;font-size:14px}
@@ -831,7 +858,7 @@ td.early{color:var(--muted)}
 .expected{margin:8px 0 0;font-size:15px;color:var(--muted)}
 .expected strong{color:var(--ink);font-weight:600}
 .said{margin:12px 0 0;display:grid;gap:10px}
-.said dt{font-size:14px;color:var(--muted)}
+.said dt{font-size:14px;color:var(--muted);display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 12px}
 .said dd{margin:2px 0 0;white-space:pre-line}
 .mark{font-weight:600;white-space:nowrap}
 .mark.missing{font-weight:400}
@@ -841,11 +868,27 @@ q{quotes:none}
 details{margin-top:18px}
 summary{cursor:pointer;font-weight:600;color:var(--accent)}
 footer{margin-top:72px;padding-bottom:48px;color:var(--muted);font-size:14.5px}
-footer p{border-top:1px solid var(--grid);padding-top:18px;max-width:none}
-@media (max-width:520px){body{font-size:16px}header{padding-top:30px}section{margin-top:48px}figure,.card{padding:14px}th,td{padding:7px 10px}.tiles{grid-template-columns:1fr 1fr}}
-@media print{@page{margin:16mm}body{background:none;font-size:10.5pt}header,main,footer{max-width:none;padding:0}nav,.skip{display:none}
-section{margin-top:26pt}h2,h3,figcaption,caption{break-after:avoid}figure,.card,tr,.tiles>div{break-inside:avoid}.scroll{overflow:visible}
-.grid{grid-template-columns:1fr 1fr}details::details-content{content-visibility:visible;block-size:auto}
-.c-shade,td.bar{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+footer p{border-top:1px solid var(--grid);padding-top:18px}
+@media (max-width:520px){
+body{font-size:16px}
+header{padding-top:30px}
+section{margin-top:48px}
+figure,.card{padding:14px}
+th,td{padding:7px 10px}
+.tiles{grid-template-columns:1fr 1fr}
+}
+@media print{
+@page{margin:16mm}
+body{background:none;font-size:10.5pt}
+header,main,footer{max-width:none;padding:0}
+nav,.skip{display:none}
+section{margin-top:26pt}
+h2,h3,figcaption,caption{break-after:avoid}
+figure,.card,tr,.tiles>div{break-inside:avoid}
+.scroll{overflow:visible}
+.grid{grid-template-columns:1fr 1fr}
+details::details-content{content-visibility:visible;block-size:auto}
+.c-shade,td.bar{print-color-adjust:exact;-webkit-print-color-adjust:exact}
+}
 """
 )
