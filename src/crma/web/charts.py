@@ -12,7 +12,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crma.errors import ConfigError
 
@@ -75,6 +75,16 @@ DARK: Mapping[str, str] = {
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 _XMLNS = "http://www.w3.org/2000/svg"
+# Widths in em, read from DejaVu Sans; its bold is 1.11 times as wide on the average letter, 1.21 at most.
+_WIDTHS = (
+    (0.30, "iIjl'"),
+    (0.37, " .,:;-|/\\f"),
+    (0.42, "rt()[]!"),
+    (0.59, "cszkvxyLFPJ?*_`"),
+    (0.65, "abdeghnopqu0123456789ES${}"),
+    (0.83, "w"),
+    (1.02, "mMW%@#<>=+^~…→·"),
+)
 # What XML 1.0 (production 2) refuses, the two noncharacters included; lone surrogates cannot be written as UTF-8.
 _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -142,15 +152,9 @@ def text_width(text: str, size: float, *, bold: bool = False) -> float:
     for character in text:
         if unicodedata.east_asian_width(character) in "WF":
             ems += 1.05
-        elif character in "iIjl.,:;'|! ftr()[]":
-            ems += 0.43
-        elif character in "mwMW%@":
-            ems += 1.02
-        elif character.isupper():
-            ems += 0.80
         else:
-            ems += 0.66
-    return ems * size * (1.12 if bold else 1.0)
+            ems += next((width for width, members in _WIDTHS if character in members), 0.80)
+    return ems * size * (1.13 if bold else 1.0)
 
 
 def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
@@ -192,7 +196,7 @@ def chart_style(colours: Mapping[str, str] | None = None) -> str:
         f".c-grid{{stroke:{of('grid')};stroke-width:1}}.c-axis{{stroke:{of('rule')};stroke-width:1}}",
         ".c-line{fill:none;stroke-width:3;stroke-linecap:round;stroke-linejoin:round}",
         ".c-thin{fill:none;stroke-width:1.6;stroke-linejoin:round}",
-        ".c-before{fill:none;stroke-width:1.6;stroke-dasharray:2 5;stroke-linecap:round}",
+        ".c-before{fill:none;stroke-width:1.4;stroke-dasharray:1 4;stroke-linecap:round;opacity:.8}",
         ".c-lead{fill:none;stroke-width:1;stroke-dasharray:1 3}",
         f".c-mark{{stroke-width:2;stroke:{of('card')}}}.c-hollow{{stroke-width:1.6;fill:{of('card')}}}",
     ]
@@ -231,9 +235,11 @@ def steps_chart(
         body = [_text(width / 2, height / 2, "not measured", size, "c-muted", anchor="middle")]
         return _svg(body, width, height, key=key, title=title, description=description)
     ticks = _log_ticks(min(numbers), max(numbers)) if log else _ticks(0.0, max(numbers))
-    label_room = max(text_width(t.name, size, bold=True) for t in kept)
+    label_room = 20.0 + min(max(text_width(t.name, size, bold=True) for t in kept), width * 0.4)
+    if len(kept) == 1:  # the title names it
+        label_room = 12.0
     tick_room = max(text_width(f"{t:g}", size - 1) for t in ticks)
-    area = _Area(left=tick_room + 14, top=44, right=width - min(label_room, width * 0.4) - 20, bottom=height - 40)
+    area = _Area(left=tick_room + 14, top=44, right=width - label_room, bottom=height - 40)
     scale = math.log10 if log else float
     low, high = scale(ticks[0]), scale(ticks[-1])
 
@@ -257,7 +263,7 @@ def steps_chart(
         body.append(_text(area.left - 6, y(tick) + 4, f"{tick:g}", size - 1, "c-muted", anchor="end"))
     body.append(_line(area.left, area.bottom, area.right, area.bottom, "c-axis"))
     for step in sorted({0, (count - 1) // 2, count - 1}):
-        anchor = "start" if step == 0 and count > 1 else "middle"
+        anchor = "middle" if 0 < step < count - 1 or count == 1 else "end" if step else "start"
         body.append(_text(x(step), area.bottom + 16, f"{step + 1}", size - 1, "c-muted", anchor=anchor))
     middle = (area.left + area.right) / 2
     body.append(_text(middle, area.bottom + 33, "training step", size - 1, "c-muted", anchor="middle"))
@@ -267,7 +273,7 @@ def steps_chart(
         runs = _runs([None if v is None else (x(s), y(v)) for s, v in enumerate(trace.values)])
         body.extend(_polyline(_thin(run), f"c-thin c-l{i % SERIES}") for run in runs)
         body.extend(_mark(i, *run[0], 2.5, "c-mark c-f", trace.name) for run in runs if len(run) == 1)
-        if points:
+        if points and len(kept) > 1:
             ends.append((i, *points[-1]))
     places = spread([e[2] for e in ends], gap=_LABEL_GAP, low=area.top + 4, high=area.bottom - 4)
     for (i, end_x, end_y), place in zip(ends, places, strict=True):
@@ -315,14 +321,17 @@ def _curves(panel: Panel, area: _Area, *, size: float) -> list[str]:
     tick = size - 1
     labels = [f" {percent(v)}" if (v := c.values[-1]) is not None else ": not measured" for c in curves]
     widest = max(text_width(c.name + label, size, bold=True) for c, label in zip(curves, labels, strict=True))
-    room = min(widest, (area.right - area.left) * 0.42)
+    room = min(widest, (area.right - area.left) * 0.45)
     plot = _Area(
         left=area.left + text_width("100 %", tick) + 8,
         top=area.top + 8,
         right=area.right - room - 18,
-        bottom=area.bottom - 56,
+        bottom=area.bottom - 42,
     )
     step = (plot.right - plot.left) / max(1, len(stages) - 1)
+    staggered = any(text_width(s, tick) > step - 6 for s in stages)
+    if staggered:
+        plot = replace(plot, bottom=plot.bottom - 15)
 
     def x(stage: int) -> float:
         return plot.left + stage * step
@@ -334,7 +343,6 @@ def _curves(panel: Panel, area: _Area, *, size: float) -> list[str]:
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         body.append(_line(plot.left, y(share), plot.right, y(share), "c-grid" if share else "c-axis"))
         body.append(_text(plot.left - 8, y(share) + 4, percent(share), tick, "c-muted", anchor="end"))
-    staggered = any(text_width(s, tick) > step - 6 for s in stages)
     allowed = (2 * step if staggered else step) - 6
     for stage, name in enumerate(stages):
         shown = _shorten(name, allowed, tick)
@@ -342,7 +350,7 @@ def _curves(panel: Panel, area: _Area, *, size: float) -> list[str]:
         body.append(_line(x(stage), plot.bottom, x(stage), plot.bottom + 4, "c-axis"))
         body.append(_text(x(stage), below, shown, tick, "c-muted", anchor="middle", title=name))
     middle = (plot.left + plot.right) / 2
-    body.append(_text(middle, plot.bottom + 50, "domain learnt last", tick - 1, "c-muted", anchor="middle"))
+    body.append(_text(middle, area.bottom - 4, "domain learnt last", tick - 1, "c-muted", anchor="middle"))
     ends: list[tuple[float, float] | None] = []
     for i, curve in enumerate(curves):
         points = [None if v is None else (x(s), y(v)) for s, v in enumerate(curve.values)]

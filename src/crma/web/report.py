@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -131,17 +131,18 @@ def render_report(result: Mapping[str, Any]) -> str:
 def render_picture(result: Mapping[str, Any]) -> str:
     """The forgetting curves as an SVG file of its own: the comparison on the left, CRMA on the right."""
     run = _read(result)
-    shown = [m for m in (run.rival, run.crma) if m is not None and run.domains]
-    finals = [f"{percent(m.final)} with {m.short}" for m in reversed(shown) if m.final is not None]
-    count = len(run.domains)
-    title = f"After {_count(count, 'domain')}: {_and(finals)}" if finals else "After learning: not measured"
+    panels = []
+    for method in (run.rival, run.crma):
+        if method is not None and run.domains:
+            final = f"{percent(method.final)} in the end" if method.final is not None else "not measured in the end"
+            panels.append(replace(run.panel(method), title=f"{method.short}: {final}"))
     asked = f"{run.questions} unseen paraphrases a domain" if run.questions is not None else "unseen paraphrases"
     facts = [f"base {run.base}" if run.base else None, _duration(_number(run.raw.get("seconds")))]
-    made = _string(run.raw.get("made"))
+    made = (_string(run.raw.get("made")) or "").split("T")[0]
     return picture(
-        [run.panel(m) for m in shown],
-        title=title,
-        subtitle=f"Share answered exactly, {asked}; each domain is taught once, then the next",
+        panels,
+        title=f"What is left after learning {_count(len(run.domains), 'domain')}, one after another",
+        subtitle=f"Share answered exactly, {asked}",
         footer=" · ".join(f for f in [*facts, made and f"made {made}", "one run"] if f),
     )
 
@@ -393,41 +394,24 @@ def _routing(run: _Run) -> str:
 
 def _gradients(run: _Run) -> str:
     steps = _mapping(run.raw.get("steps"))
-    parts = []
-    figures = []
-    for index, method in enumerate(run.methods):
+    tables, figures = [], []
+    for index, method in sorted(enumerate(run.methods), key=lambda m: m[1].key != CRMA):
         lines = [_mapping(line) for line in _sequence(steps.get(method.key))]
         if not lines:
             continue
         bands = _bands(lines)
-        chart = steps_chart(
-            [Trace(name="loss", values=_column(lines, "loss"))],
-            bands,
-            key=f"loss-{index}",
-            title=f"Training loss, {method.short}",
-            unit="loss, nats a token",
-        )
-        figures.append(f"<figure><figcaption>Training loss, {escape(method.short)}</figcaption>{chart}</figure>")
-        adapter, backbone = _column(lines, "grad_adapter"), _column(lines, "grad_backbone")
-        if not any(v is not None for v in (*adapter, *backbone)):
-            continue
-        chart = steps_chart(
-            [
-                Trace(name=name, values=values)
-                for name, values in (("adapter", adapter), ("backbone", backbone))
-                if any(v is not None for v in values)
-            ],
-            bands,
-            key=f"gradient-{index}",
-            title=f"Gradient norms, {method.short}",
-            unit="gradient norm, logarithmic",
-            log=True,
-        )
-        figures.insert(
-            0,
-            f"<figure><figcaption>Gradient norms of the two sides, {escape(method.short)}</figcaption>{chart}</figure>",
-        )
-        parts.append(_phases(method, lines))
+        sides = [Trace(name=side, values=_column(lines, f"grad_{side}")) for side in ("adapter", "backbone")]
+        sides = [side for side in sides if any(v is not None for v in side.values)]
+        if sides:
+            title = f"Gradient norm, {_and([side.name for side in sides])}, {method.short}"
+            unit = "gradient norm, logarithmic"
+            chart = steps_chart(sides, bands, key=f"gradient-{index}", title=title, unit=unit, log=True)
+            figures.append(f"<figure><figcaption>{escape(title)}</figcaption>{chart}</figure>")
+            tables.append(_phases(method, lines))
+        title = f"Training loss, {method.short}"
+        loss = [Trace(name="loss", values=_column(lines, "loss"))]
+        chart = steps_chart(loss, bands, key=f"loss-{index}", title=title, unit="loss, nats a token")
+        figures.append(f"<figure><figcaption>{escape(title)}</figcaption>{chart}</figure>")
     if not figures:
         return f"<p>{MISSING}</p>"
     intro = (
@@ -435,9 +419,9 @@ def _gradients(run: _Run) -> str:
         "all domains share. Where the backbone’s line stops, it is held and only the adapter trains. Shaded: every "
         "phase of a lesson after its first.</p>"
     )
-    if not parts:
+    if not tables:
         intro += f"<p>Gradient norms: {MISSING}.</p>"
-    return f'{intro}<div class="grid">{"".join(figures)}</div>{"".join(parts)}'
+    return f'{intro}<div class="grid">{"".join(figures)}</div>{"".join(tables)}'
 
 
 def _phases(method: _Method, lines: Sequence[Mapping[str, Any]]) -> str:
@@ -780,7 +764,7 @@ def _duration(seconds: float | None) -> str | None:
         return None
     if seconds < 120:
         return f"{_plain(seconds, 1)} s"
-    return f"{int(seconds // 60)} min {int(seconds % 60)} s ({_plain(seconds, 1)} s)"
+    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
 
 
 def _count(count: float | None, noun: str) -> str:

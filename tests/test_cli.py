@@ -1,0 +1,133 @@
+"""The commands as a user types them, in a process of their own, on a toy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from crma.cli import app
+
+
+def crma(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(w) for w in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+def as_json(*words: object):
+    code, text = crma(*words, "--json")
+    assert code == 0, text
+    return json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "law.jsonl"
+    lines = [{"prompt": f"What is term {i}?", "completion": f"Term {i} is a rule."} for i in range(40)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+FAST = ("--epochs", 1, "--rank", 4, "--max-length", 128)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, toy_base: Path, rows: Path) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "stack"
+    found = as_json("learn", path, "law", rows, "--base", toy_base, "--directions", 4, *FAST)
+    assert found["domain"] == "law"
+    assert found["loss_after"] is not None
+    return path
+
+
+def test_status_has_the_fields_that_programs_read(stack: Path):
+    found = as_json("status", stack)
+    wanted = {"name", "snapshot_pinned", "loss_base", "loss_after", "loss_now", "drift_pinned_pct", "drift_floating_pct"}
+    assert wanted <= set(found["domains"][0])
+    assert found["snapshots"][0]["distance_to_parent"]["max"] >= found["snapshots"][0]["distance_to_parent"]["mean"] > 0
+    assert found["sizes"]
+    code, text = crma("status", stack)
+    assert code == 0
+    assert "law" in text
+
+
+def test_ask_answers_and_shows_the_route(stack: Path):
+    found = as_json("ask", stack, "What is term 3?", "--domain", "law", "--max-new-tokens", 4)
+    assert found["route"]["domain"] == "law"
+    code, text = crma("ask", stack, "What is term 3?", "--show-route", "--max-new-tokens", 4)
+    assert code == 0
+    assert "confidence" in text
+    with_, without = (
+        as_json("ask", stack, "?", "--domain", "law", flag, "--max-new-tokens", 4) for flag in ("--backbone", "--no-backbone")
+    )
+    assert set(with_) == set(without) == {"text", "route"}
+
+
+def test_chat_ends_with_an_empty_line(stack: Path):
+    result = CliRunner().invoke(app, ["chat", str(stack), "--max-new-tokens", "3"], input="Hello?\n\n")
+    assert result.exit_code == 0
+    assert "base> " in result.stdout or "law> " in result.stdout
+
+
+def test_evaluate_verify_and_export(stack: Path, tmp_path: Path):
+    found = as_json("evaluate", stack, "--matrix")
+    assert found["floating"]["domains"] == ["law"]
+    assert crma("evaluate", stack, "--matrix")[0] == 0
+    assert as_json("verify", stack)["ok"] is True
+    assert "ok" in crma("verify", stack)[1]
+    assert as_json("export", stack, tmp_path / "out")["domains"]["law"]["max_logit_difference"] <= 1e-4
+    assert (tmp_path / "out" / "law" / "adapter_model.safetensors").is_file()
+
+
+def test_verify_exits_with_one_on_damage(stack: Path, tmp_path: Path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(stack, copy)
+    next((copy / "snapshots").rglob("*.json")).write_text("{}")
+    code, text = crma("verify", copy)
+    assert code == 1
+    assert "NOT ok" in text
+
+
+def test_forget_says_what_stays(toy_base: Path, rows: Path, tmp_path: Path):
+    path = tmp_path / "stack"
+    as_json("learn", path, "law", rows, "--base", toy_base, "--directions", 4, *FAST)
+    code, text = crma("forget", path, "law")
+    assert code == 0
+    assert "v0001" in text
+    assert as_json("status", path)["domains"] == []
+
+
+def test_errors_are_messages_not_tracebacks(stack: Path, tmp_path: Path, rows: Path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"prompt": "a"}\nnot json\n{"prompt": "b", "completion": ""}\n')
+    code, text = crma("learn", stack, "broken", bad, "--json")
+    assert code == 1
+    message = json.loads(text)["error"]["message"]
+    assert "line 1" in message
+    assert "line 2" in message
+    assert "line 3" in message
+    code, text = crma("status", tmp_path / "nothing", "--json")
+    assert code == 1
+    assert "error" in json.loads(text)
+    code, text = crma("learn", stack, "other", rows, "--frames", "light", "--json")
+    assert code == 1
+    assert "keeps the backbone" in json.loads(text)["error"]["message"]
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom crma.cli import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
