@@ -108,12 +108,12 @@ class Learning:
         new = old
         if self.served.backbone is not None and old is not None:
             if proposing:
-                self._phase("propose", train_rows, plan.cut(0, proposing), session)
+                self._phase("propose", train_rows, plan, range(proposing), session)
             proposed = self.served.backbone.state()
             verdict = self._verify(old, proposed, session)
             new = self.served.settle(old, proposed, verdict.share)
         if proposing < len(plan):
-            self._phase("commit", train_rows, plan.cut(proposing, len(plan)), session)
+            self._phase("commit", train_rows, plan, range(proposing, len(plan)), session)
         return self._publish(split, counts, rendered, session, verdict, new)
 
     def _session(self, fingerprint: Mapping[str, Any]) -> Session:
@@ -164,10 +164,15 @@ class Learning:
         self,
         phase: Literal["propose", "commit"],
         rows: Sequence[Rendered],
-        plan: Plan,
+        whole: Plan,
+        part: range,
         session: Session,
     ) -> None:
-        """One run of the loop. Its last checkpoint, at the last step, is its result: a resumed run loads it whole."""
+        """Run the steps `part` of the `whole` plan. The checkpoint at the last of them is the phase's result.
+
+        The LoRA's schedule and Adam's moments go on from one phase to the next; the backbone's end with the proposal.
+        """
+        plan = whole.cut(part.start, part.stop)
         self.served.wait()  # the main process may still be writing the checkpoint that is read here
         self.served.adapters.activate(self.domain)
         groups = [
@@ -176,6 +181,8 @@ class Learning:
                 side="adapter",
                 lr=self.config.lr,
                 parameters=self.served.adapters.parameters(self.domain),
+                steps_before=part.start,
+                steps_in_all=len(whole),
             ),
         ]
         if phase == "propose" and self.served.backbone is not None:
@@ -189,7 +196,7 @@ class Learning:
                     groups.append(Group(name=name, side="backbone", lr=lr, parameters=parameters, layers=layers))
         start = session.load(phase)
         if start is None and phase == "commit" and (before := session.load("propose")) is not None:
-            self._take(before)  # the LoRA as the proposal left it
+            start = replace(before, step=0)  # the LoRA as the proposal left it
         session.rewind_metrics(phase, start.step if start is not None else 0)
         if start is not None and start.step >= len(plan):
             self._take(start)

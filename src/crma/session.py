@@ -57,7 +57,8 @@ class Session:
 
     def save(self, phase: str, checkpoint: Checkpoint) -> None:
         if self._writes:
-            tensors = {**checkpoint.tensors, _STEP: np.array([checkpoint.step])}
+            updates = checkpoint.step if checkpoint.updates is None else checkpoint.updates
+            tensors = {**checkpoint.tensors, _STEP: np.array([checkpoint.step, updates])}
             files.write_tensors(self.folder / f"{phase}.safetensors", tensors)
 
     def load(self, phase: str) -> Checkpoint | None:
@@ -65,7 +66,8 @@ class Session:
         if not path.is_file():
             return None
         tensors = files.parse_tensors(path, files.read_bytes(path))
-        return Checkpoint(step=int(tensors.pop(_STEP)[0]), tensors=tensors)
+        step, updates = tensors.pop(_STEP).tolist()
+        return Checkpoint(step=step, tensors=tensors, updates=updates)
 
     def log(self, line: Mapping[str, Any]) -> None:
         if self._writes:

@@ -103,10 +103,10 @@ class Backbone(nn.Module):
 
         def frames(groups: Mapping[int, list[int]]) -> nn.ParameterDict:
             drawn = {
-                str(width): nn.Parameter(_orthonormal(torch.randn(len(members), width, n, generator=generator)), learnt)
+                str(width): _orthonormal(torch.randn(len(members), width, n, generator=generator)).contiguous()
                 for width, members in groups.items()
             }
-            return nn.ParameterDict(drawn)
+            return nn.ParameterDict({width: nn.Parameter(value, learnt) for width, value in drawn.items()})
 
         self.frames_in = frames(self._in_groups) if learnt else nn.ParameterDict()
         self.frames_out = frames(self._out_groups)
@@ -119,7 +119,7 @@ class Backbone(nn.Module):
 
     def mixing(self) -> Tensor:
         """M [S, 2n, 2n], doubly stochastic."""
-        return project_to_birkhoff(_whole(self.logits), sweeps=self.config.sweeps)
+        return project_to_birkhoff(_whole(self.logits).float(), sweeps=self.config.sweeps)
 
     def effective_gate(self) -> Tensor:
         """g [S]. In [−1, 1] with learnt frames: with a gate that starts at 0 and may not turn negative, the half of

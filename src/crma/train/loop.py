@@ -50,6 +50,13 @@ class Group:
     parameters: Mapping[str, nn.Parameter]
     # For parameters batched over sites: the layer of each entry of the first dimension.
     layers: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    # One schedule over several phases: the steps it took before this one, and in all (None: this phase's plan).
+    steps_before: int = 0
+    steps_in_all: int | None = None
+
+    def lr_at(self, step: int, steps: int, warmup: float) -> float:
+        """The learning rate of this phase's step `step` (from 0) of `steps`."""
+        return self.lr * learning_rate_share(self.steps_before + step, self.steps_in_all or steps, warmup)
 
 
 _Live = tuple[Group, str, nn.Parameter]
@@ -75,6 +82,7 @@ class Checkpoint:
 
     step: int
     tensors: dict[str, np.ndarray] = field(repr=False)
+    updates: int | None = None  # Adam's own count, where its moments are older than this phase; None: `step`
 
 
 def learning_rate_share(step: int, steps: int, warmup: float) -> float:
@@ -125,9 +133,9 @@ def fit(
         for step in range(start.step if start else 0, len(plan)):
             began = time.perf_counter()
             torch.manual_seed(config.seed * 1_000_003 + step)  # dropout resumes as it would have gone on
-            share = learning_rate_share(step, len(plan), config.warmup)
+            rates = {g.name: g.lr_at(step, len(plan), config.warmup) for g in groups}
             for param_group, group in zip(optimizer.param_groups, groups, strict=True):
-                param_group["lr"] = group.lr * share
+                param_group["lr"] = rates[group.name]
             indices = plan.steps[step]
             count = sum(supervised[i] for i in indices)
             loss, tokens = 0.0, 0
@@ -161,7 +169,7 @@ def fit(
                     tokens=int(tokens),
                     supervised=count,
                     seconds=time.perf_counter() - began,
-                    lr={g.name: g.lr * share for g in groups},
+                    lr=rates,
                     grad_norm=norms,
                     grad_norm_layers=layers,
                 )
@@ -229,15 +237,16 @@ def _checkpoint(step: int, live: Sequence[_Live], optimizer: torch.optim.Optimiz
         state = optimizer.state[parameter]
         for kind, value in (("value", parameter), ("exp_avg", state["exp_avg"]), ("exp_avg_sq", state["exp_avg_sq"])):
             tensors[f"{group.name}/{name}/{kind}"] = value.detach().float().cpu().numpy().copy()
-    return Checkpoint(step=step, tensors=tensors)
+    return Checkpoint(step=step, tensors=tensors, updates=int(optimizer.state[live[0][2]]["step"].item()))
 
 
 @torch.no_grad()
 def _restore(start: Checkpoint, live: Sequence[_Live], optimizer: torch.optim.Optimizer) -> None:
+    updates = torch.tensor(float(start.step if start.updates is None else start.updates))
     for group, name, parameter in live:
         value, first, second = (
             torch.from_numpy(np.array(start.tensors[f"{group.name}/{name}/{kind}"])).to(parameter)
             for kind in ("value", "exp_avg", "exp_avg_sq")
         )
         parameter.copy_(value)
-        optimizer.state[parameter] = {"step": torch.tensor(float(start.step)), "exp_avg": first, "exp_avg_sq": second}
+        optimizer.state[parameter] = {"step": updates.clone(), "exp_avg": first, "exp_avg_sq": second}

@@ -345,7 +345,7 @@ def _curves(panel: Panel, area: _Area, *, size: float) -> list[str]:
         body.append(_text(plot.left - 8, y(share) + 4, percent(share), tick, "c-muted", anchor="end"))
     allowed = (2 * step if staggered else step) - 6
     for stage, name in enumerate(stages):
-        shown = _shorten(name, allowed, tick)
+        shown = _shorten(name, min(allowed, 2 * (area.right - x(stage)), 2 * (x(stage) - area.left)), tick)
         below = plot.bottom + 18 + (15 if staggered and stage % 2 else 0)
         body.append(_line(x(stage), plot.bottom, x(stage), plot.bottom + 4, "c-axis"))
         body.append(_text(x(stage), below, shown, tick, "c-muted", anchor="middle", title=name))
@@ -455,7 +455,7 @@ def _shorten(text: str, room: float, size: float, *, bold: bool = False) -> str:
         return text
     while text and text_width(text + "…", size, bold=bold) > room:
         text = text[:-1]
-    return text.rstrip() + "…"
+    return text.rstrip() + "…" if text else ""
 
 
 def _n(value: float) -> str:
@@ -473,6 +473,8 @@ def _text(
     bold: bool = False,
     title: str | None = None,
 ) -> str:
+    if not text:
+        return ""
     weight = ' font-weight="600"' if bold else ""
     tip = f"<title>{escape(title)}</title>" if title is not None and title != text else ""
     return (

@@ -134,7 +134,7 @@ def render_picture(result: Mapping[str, Any]) -> str:
     panels = []
     for method in (run.rival, run.crma):
         if method is not None and run.domains:
-            final = f"{percent(method.final)} in the end" if method.final is not None else "not measured in the end"
+            final = percent(method.final) if method.final is not None else "not measured in the end"
             panels.append(replace(run.panel(method), title=f"{method.short}: {final}"))
     asked = f"{run.questions} unseen paraphrases a domain" if run.questions is not None else "unseen paraphrases"
     facts = [f"base {run.base}" if run.base else None, _duration(_number(run.raw.get("seconds")))]
@@ -142,7 +142,7 @@ def render_picture(result: Mapping[str, Any]) -> str:
     return picture(
         panels,
         title=f"What is left after learning {_count(len(run.domains), 'domain')}, one after another",
-        subtitle=f"Share answered exactly, {asked}",
+        subtitle=f"Share answered exactly, {asked}; beside each method its mean in the end",
         footer=" · ".join(f for f in [*facts, made and f"made {made}", "one run"] if f),
     )
 
@@ -439,7 +439,7 @@ def _phases(method: _Method, lines: Sequence[Mapping[str, Any]]) -> str:
             *(_cell(f"{median(v):.3g}") if v else None for v in (adapter, backbone)),
             _cell(f"{median(speed):.0f}") if speed else None,
         ]
-        rows.append((escape(domain or ""), cells))
+        rows.append((escape(domain) if domain else MISSING, cells))
     head = [
         "domain",
         "phase",
@@ -480,7 +480,7 @@ def _certificate(run: _Run) -> str:
         domain = _string(snapshot.get("domain"))
         lines.append(
             (
-                escape(_string(snapshot.get("id")) or ""),
+                escape(name) if (name := _string(snapshot.get("id"))) else MISSING,
                 [
                     f'<td class="words">{escape(domain)}</td>' if domain else None,
                     _cell(percent(share), bar=share) if share is not None else None,
@@ -567,7 +567,8 @@ def _cell(text: str, *, classes: str = "", bar: float | None = None) -> str:
     """`bar`: a share to show as the length of a tint behind the number."""
     names = " ".join(n for n in (classes, "bar" if bar is not None else "") if n)
     style = f' style="--v:{100 * min(max(bar, 0.0), 1.0):.1f}%"' if bar is not None else ""
-    return f"<td{f' class={chr(34)}{names}{chr(34)}' if names else ''}{style}>{escape(text)}</td>"
+    kind = f' class="{names}"' if names else ""
+    return f"<td{kind}{style}>{escape(text)}</td>"
 
 
 def _words_cell(value: str | None) -> str | None:

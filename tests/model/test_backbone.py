@@ -1,0 +1,564 @@
+"""The backbone keeps its bounds whatever is done to it, and is the base itself until it has learnt something.
+
+The dense truth is observed, not recomputed from our factors: W' is what a hooked projection answers to the unit vectors,
+in a float64 model, and every norm is NumPy's SVD.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import toy_model
+
+import crma.model.backbone as backbone_module
+from crma.errors import BaseModelError, ConfigError, TrainingDivergedError
+from crma.model.adapters import AdapterConfig, Adapters
+from crma.model.backbone import Backbone, BackboneConfig, attach_backbone, distance, interpolate
+
+FORMS = ("learnt", "light")
+SLACK = 1e-6  # the factors are float32
+
+
+def attached(
+    form: str, n: int = 4, *, dtype: torch.dtype = torch.float32, hidden: int = 32, seed: int = 0, model_seed: int = 0
+) -> tuple[nn.Module, Backbone]:
+    model = toy_model(dtype=dtype, hidden=hidden, seed=model_seed)
+    return model, attach_backbone(model, BackboneConfig(frames=form, directions=n, seed=seed))  # pyright: ignore
+
+
+def ids(seed: int = 0, length: int = 12) -> Tensor:
+    return torch.randint(5, 261, (2, length), generator=torch.Generator().manual_seed(seed))
+
+
+def parameters(backbone: Backbone) -> list[nn.Parameter]:
+    frames, mixing = backbone.trained()
+    return [*frames.values(), *mixing.values()]
+
+
+def train(model: nn.Module, backbone: Backbone, *, steps: int = 3, lr: float = 0.05, seed: int = 0) -> None:
+    for parameter in parameters(backbone):
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(parameters(backbone), lr=lr)
+    for step in range(steps):
+        batch = ids(seed + step)
+        optimizer.zero_grad()
+        model(batch, labels=batch).loss.backward()
+        optimizer.step()
+        backbone.retract_()
+    for parameter in parameters(backbone):
+        parameter.requires_grad_(False)
+
+
+@torch.no_grad()
+def observed(model: nn.Module, backbone: Backbone) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(W, W') of every site."""
+    backbone.prepare()
+    found = []
+    for site in backbone.sites:
+        module = model.get_submodule(site.name)
+        eye = torch.eye(site.d_in, dtype=torch.float64)
+        changed = module(eye).mT.numpy()
+        with backbone.bypass():
+            found.append((module(eye).mT.numpy(), changed))
+    return found
+
+
+def norm(matrix: np.ndarray) -> float:
+    return float(np.linalg.norm(matrix, 2))
+
+
+def assert_bounded(model: nn.Module, backbone: Backbone) -> None:
+    """The theorem, on the dense matrices; and what the backbone says of itself agrees with them."""
+    config, own = backbone.config, backbone.operator_norms()
+    pairs = zip(observed(model, backbone), backbone.sites, backbone.report(), backbone.norms.tolist(), strict=True)
+    with torch.no_grad():
+        operators = backbone()
+    for index, ((w, changed), _site, report, stored) in enumerate(pairs):
+        delta = changed - w
+        assert np.isfinite(delta).all()
+        if config.frames == "learnt":
+            assert -1 <= report.gate <= 1
+            assert norm(delta) <= config.strength * norm(w) * (1 + SLACK)
+            assert norm(changed) <= (1 + config.strength) * norm(w) * (1 + SLACK)
+            scale = abs(report.gate) * config.strength * stored
+            assert own[index] <= 1 + SLACK
+            if scale > 1e-30:
+                assert norm(delta / scale) <= 1 + SLACK  # ‖B K A‖₂
+                assert own[index] == pytest.approx(norm(delta / scale), rel=1e-5)
+            assert report.relative_change == pytest.approx(norm(delta) / stored, rel=1e-5, abs=1e-12)
+        else:
+            assert 0 <= report.gate <= 1
+            left, right = (x[index].double().numpy() for x in (operators.left, operators.right))
+            c = np.eye(len(left)) + left @ right
+            np.testing.assert_allclose(c @ w, changed, rtol=0, atol=1e-12)
+            assert norm(c) <= 1 + SLACK
+            assert norm(changed) <= norm(w) * (1 + SLACK)
+            assert own[index] == pytest.approx(norm(c), abs=1e-6)
+            assert report.relative_change == pytest.approx(norm(c - np.eye(len(c))), abs=1e-5)
+    assert backbone.certificate().holds
+
+
+# --- the bound -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("n", [4, 16, 64])
+def test_the_bound_holds_before_and_after_training(form: str, n: int):
+    model, backbone = attached(form, n, dtype=torch.float64, hidden=64)
+    assert_bounded(model, backbone)
+    assert all(np.array_equal(w, changed) for w, changed in observed(model, backbone))
+    train(model, backbone)
+    assert any(norm(changed - w) > 1e-3 for w, changed in observed(model, backbone))
+    assert_bounded(model, backbone)
+
+
+def huge_logits(backbone: Backbone) -> None:
+    backbone.logits.copy_(1e4 * torch.randn(backbone.logits.shape, generator=torch.Generator().manual_seed(0)))
+
+
+def tied_logits(backbone: Backbone) -> None:
+    backbone.logits.fill_(1e4)
+
+
+def swapped_signs(backbone: Backbone) -> None:  # K = −I, the largest change there is
+    n = backbone.config.directions
+    backbone.logits.copy_(1e4 * torch.eye(2 * n).roll(n, dims=0))
+
+
+def deficient_frames(backbone: Backbone) -> None:
+    for frames in backbone.trained()[0].values():
+        frames.copy_(frames[..., :1].expand_as(frames))
+
+
+def zero_frames(backbone: Backbone) -> None:
+    for frames in backbone.trained()[0].values():
+        frames.zero_()
+
+
+def huge_frames(backbone: Backbone) -> None:
+    for frames in backbone.trained()[0].values():
+        frames.mul_(1e18)
+
+
+def random_steps(backbone: Backbone) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for parameter in parameters(backbone):
+            parameter.sub_(1e6 * torch.randn(parameter.shape, generator=generator))
+        backbone.retract_()
+
+
+HOSTILE = (huge_logits, tied_logits, swapped_signs, deficient_frames, zero_frames, huge_frames, random_steps)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("n", [4, 64])
+@pytest.mark.parametrize("attack", HOSTILE)
+@torch.no_grad()
+def test_the_bound_holds_whatever_is_done_to_the_parameters(form: str, n: int, attack: Callable[[Backbone], None]):
+    model, backbone = attached(form, n, dtype=torch.float64, hidden=64)
+    attack(backbone)
+    for gate in (3.0, -3.0, 0.7):
+        backbone.gate.fill_(gate)
+        assert_bounded(model, backbone)
+        backbone.retract_()
+        assert_bounded(model, backbone)
+
+
+@torch.no_grad()
+def test_the_bound_is_reached():
+    """K = −I with an open gate moves W by exactly ρ ‖W‖₂: the bound is not met by doing nothing."""
+    model, backbone = attached("learnt", 8, dtype=torch.float64)
+    swapped_signs(backbone)
+    backbone.gate.fill_(1.0)
+    for (w, changed), stored in zip(observed(model, backbone), backbone.norms.tolist(), strict=True):
+        assert norm(changed - w) == pytest.approx(0.5 * stored, rel=1e-6)
+        assert stored <= norm(w) * (1 + SLACK)
+        assert stored == pytest.approx(norm(w), rel=0.02)
+
+
+def test_learning_at_a_rate_of_a_million_stays_bounded_or_says_it_diverged():
+    model, backbone = attached("learnt", 4, dtype=torch.float64)
+    try:
+        train(model, backbone, lr=1e6)
+    except TrainingDivergedError:
+        return
+    assert_bounded(model, backbone)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@torch.no_grad()
+def test_mixing_measures_the_distance_from_the_identity(form: str):
+    _, backbone = attached(form)
+    n = backbone.config.directions
+    backbone.logits.copy_(1e4 * torch.eye(2 * n))
+    assert all(r.mixing < 1e-6 and r.sigma2 == pytest.approx(1) for r in backbone.report())
+    tied_logits(backbone)
+    assert all(r.mixing == pytest.approx(1) and r.sigma2 < 1e-6 for r in backbone.report())
+
+
+# --- distances -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_distance_is_the_norm_of_the_difference_and_bounds_every_write(form: str):
+    model, backbone = attached(form, 4, dtype=torch.float64)
+    train(model, backbone, seed=0)
+    a, seen_a = backbone.state(), observed(model, backbone)
+    train(model, backbone, seed=50)
+    b, seen_b = backbone.state(), observed(model, backbone)
+    between = distance(backbone, a, b)
+    assert all(np.array_equal(b[k], v) for k, v in backbone.state().items()), "distance left other numbers behind"
+    x = np.random.default_rng(0).standard_normal((50, 64))
+    for (w, w_a), (_, w_b), delta, stored in zip(seen_a, seen_b, between, backbone.norms.tolist(), strict=True):
+        change = w_a - w_b
+        if form == "light":  # the distance is that of C, and ‖(C_a − C_b) W x‖ ≤ ‖C_a − C_b‖ ‖W x‖
+            change, stored, reads = change @ np.linalg.pinv(w), 1.0, x[:, : w.shape[1]] @ w.T
+            # pinv(W) sees C only on the span of W; every site of the toy has full row rank.
+            assert np.linalg.matrix_rank(w) == len(w)
+        else:
+            reads = x[:, : w.shape[1]]
+        assert delta > 1e-4
+        assert delta * stored == pytest.approx(norm(change), rel=1e-5)
+        moved = np.linalg.norm(reads @ change.T, axis=1)
+        assert (moved <= delta * stored * np.linalg.norm(reads, axis=1) * (1 + SLACK)).all()
+    assert distance(backbone, b, b) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_ends_of_an_interpolation_are_exact():
+    model, backbone = attached("learnt")
+    old = backbone.state()
+    train(model, backbone)
+    new = backbone.state()
+    for share, end in ((0.0, old), (1.0, new)):
+        found = interpolate(old, new, share)
+        assert all(np.array_equal(found[k], end[k]) for k in end)
+    backbone.load(interpolate(old, new, 0.5))
+    backbone.retract_()
+    middle = backbone.state()
+    np.testing.assert_allclose(middle["gate"], (old["gate"] + new["gate"]) / 2, atol=1e-7)
+    halves = distance(backbone, old, middle), distance(backbone, middle, new)
+    assert all((half < distance(backbone, old, new)).all() for half in halves)
+
+
+def test_a_base_that_writes_nothing_has_no_distance():
+    model = toy_model()
+    for name in ("model.layers.0.self_attn.o_proj", "model.layers.1.mlp.down_proj"):
+        nn.init.zeros_(model.get_submodule(name).weight)  # pyright: ignore[reportArgumentType]
+    backbone = attach_backbone(model, BackboneConfig(directions=4))
+    old = backbone.state()
+    train(model, backbone)
+    between = distance(backbone, old, backbone.state())
+    assert np.isfinite(between).all()
+    assert (between == 0).sum() == 2
+
+
+# --- retraction ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_retracting_changes_the_numbers_and_not_the_map(form: str):
+    model, backbone = attached(form, 4, dtype=torch.float64)
+    train(model, backbone)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for frames in backbone.trained()[0].values():  # X and X R have the same Q where R's diagonal is positive
+            n = frames.shape[-1]
+            frames.copy_(frames @ (torch.randn(n, n, generator=generator).triu(1) + 2 * torch.eye(n)))
+        backbone.gate.mul_(100)
+    before, raw = observed(model, backbone), backbone.state()
+    backbone.retract_()
+    after, once = observed(model, backbone), backbone.state()
+    assert any(np.abs(raw[k] - once[k]).max() > 0.1 for k in once)
+    for (w, old), (_, new) in zip(before, after, strict=True):
+        assert norm(new - old) <= 1e-6 * norm(w)
+    backbone.retract_()
+    for name, value in backbone.state().items():
+        np.testing.assert_allclose(value, once[name], rtol=0, atol=1e-6)
+    assert np.abs(once["gate"]).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["logits", "gate", "frames_in.32"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_refused(name: str, bad: float):
+    _, backbone = attached("learnt")
+    dict(backbone.named_parameters())[name].data.view(-1)[3] = bad
+    with pytest.raises(TrainingDivergedError) as caught:
+        backbone.retract_()
+    assert caught.value.where == name
+
+
+# --- numbers in and out --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_state_round_trips_bit_for_bit(form: str):
+    model, backbone = attached(form)
+    train(model, backbone)
+    state, logits = backbone.state(), model(ids()).logits
+    other_model, other = attached(form, seed=9)
+    assert not torch.equal(other_model(ids()).logits, logits)
+    for value in state.values():
+        value.setflags(write=False)  # as a memory-mapped snapshot is
+    other.load(state)
+    assert all(np.array_equal(other.state()[k], state[k]) for k in state)
+    assert torch.equal(other_model(ids()).logits, logits)
+
+
+def test_a_state_is_a_copy():
+    model, backbone = attached("learnt")
+    state = backbone.state()
+    kept = copy.deepcopy(state)
+    train(model, backbone)
+    assert all(np.array_equal(state[k], kept[k]) for k in kept)
+    assert not np.array_equal(backbone.state()["gate"], kept["gate"])
+
+
+@pytest.mark.parametrize("foreign", ["other n", "other form", "one missing", "one too many"])
+def test_a_state_of_another_shape_is_refused_and_changes_nothing(foreign: str):
+    _, backbone = attached("learnt", 4)
+    own = backbone.state()
+    match foreign:
+        case "other n":
+            state = attached("learnt", 8)[1].state()
+        case "other form":
+            state = attached("light", 4)[1].state()
+        case "one missing":
+            state = {k: v + 1 for k, v in own.items() if k != "gate"}
+        case _:
+            state = {**{k: v + 1 for k, v in own.items()}, "extra": np.zeros(1)}
+    with pytest.raises(ConfigError, match="does not fit"):
+        backbone.load(state)
+    assert all(np.array_equal(backbone.state()[k], own[k]) for k in own)
+
+
+def test_more_directions_than_a_site_is_wide_are_refused():
+    with pytest.raises(ConfigError, match="narrowest"):
+        attached("learnt", 33, hidden=32)
+
+
+def test_every_number_has_a_layer():
+    _, backbone = attached("learnt")
+    layers = backbone.layers()
+    assert set(layers) == {k for part in backbone.trained() for k in part}
+    named = dict(backbone.named_parameters())
+    assert all(len(layers[k]) == named[k].shape[0] for k in layers)
+    assert layers["logits"] == [0, 0, 1, 1]
+
+
+# --- in the model --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_before_it_learns_the_model_is_the_base_and_the_bypass_gives_the_base_back(form: str, dtype: torch.dtype):
+    base = toy_model(dtype=dtype)(ids()).logits
+    model, backbone = attached(form, dtype=dtype)
+    with torch.no_grad():
+        assert torch.equal(model(ids()).logits, base)
+    model.train()
+    for parameter in parameters(backbone):
+        parameter.requires_grad_(True)
+    assert torch.equal(model(ids()).logits, base)
+    train(model, backbone, lr=0.5)
+    model.eval()
+    changed = model(ids()).logits
+    assert (changed.float() - base.float()).abs().max() > 1e-2
+    with backbone.bypass():
+        assert torch.equal(model(ids()).logits, base)
+        with backbone.bypass():
+            pass
+        assert torch.equal(model(ids()).logits, base), "an inner bypass ended the outer one"
+    assert torch.equal(model(ids()).logits, changed)
+
+
+def test_an_error_inside_a_bypass_ends_it():
+    model, backbone = attached("learnt")
+    train(model, backbone)
+    changed = model(ids()).logits
+    with pytest.raises(ZeroDivisionError), backbone.bypass():
+        _ = 1 / 0
+    assert torch.equal(model(ids()).logits, changed)
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
+    calls: list[torch.Size] = []
+    real = backbone_module.project_to_birkhoff
+
+    def project(logits: Tensor, *, sweeps: int = 5) -> Tensor:
+        calls.append(logits.shape)
+        return real(logits, sweeps=sweeps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backbone_module, "project_to_birkhoff", project)
+        yield calls
+
+
+def test_one_projection_serves_a_whole_forward_and_later_ones_until_a_number_changes(monkeypatch: pytest.MonkeyPatch):
+    model, backbone = attached("learnt")
+    train(model, backbone)
+    with counted(monkeypatch) as calls:
+        first = model(ids()).logits
+        assert calls == [backbone.logits.shape]
+        for _ in range(3):
+            model(ids(1))
+        model.generate(ids(), max_new_tokens=4, do_sample=False, pad_token_id=0)  # pyright: ignore[reportCallIssue]
+        with backbone.bypass():
+            model(ids())
+        assert len(calls) == 1
+        with torch.no_grad():
+            for changes, parameter in enumerate(parameters(backbone), start=2):
+                parameter.mul_(1.5) if parameter is not backbone.gate else parameter.mul_(0.5)
+                parameter[0].add_(torch.linspace(0, 0.3, parameter[0].numel()).reshape(parameter[0].shape))
+                second = model(ids()).logits
+                assert len(calls) == changes
+                assert not torch.equal(second, first), "a stale operator was used"
+                first = second
+        state = backbone.state()
+        state["gate"] = state["gate"] * 0
+        backbone.load(state)
+        assert torch.equal(model(ids()).logits, toy_model()(ids()).logits)
+
+
+def test_one_projection_serves_a_training_forward_and_none_of_it_is_kept(monkeypatch: pytest.MonkeyPatch):
+    model, backbone = attached("learnt")
+    for parameter in parameters(backbone):
+        parameter.requires_grad_(True)
+    with counted(monkeypatch) as calls:
+        for _ in range(3):
+            model(ids(), labels=ids()).loss.backward()
+        assert len(calls) == 3
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_reach_the_gate_first_and_then_everything(form: str):
+    model, backbone = attached(form)
+    frames, mixing = backbone.trained()
+    assert bool(frames) == (form == "learnt")
+    named = {**frames, **mixing}
+    for parameter in named.values():
+        parameter.requires_grad_(True)
+    assert [k for k, p in model.named_parameters() if p.requires_grad] == [
+        f"crma_backbone.{k}" for k, _ in backbone.named_parameters() if k in named
+    ]
+    model(ids(), labels=ids()).loss.backward()
+    gate = backbone.gate.grad
+    assert gate is not None
+    assert (gate != 0).all()
+    for name, parameter in named.items():
+        assert name == "gate" or parameter.grad is None or not parameter.grad.any()
+    with torch.no_grad():
+        backbone.gate.sub_(0.1 * gate.sign())
+    backbone.retract_()
+    model.zero_grad()
+    model(ids(), labels=ids()).loss.backward()
+    moved = backbone.effective_gate() != 0
+    assert moved.any()
+    if form == "learnt":
+        assert moved.all(), "a gate may turn negative, so every site learns"
+        assert all(f.grad is not None and f.grad.flatten(1).any(dim=1).all() for f in frames.values())
+    assert backbone.logits.grad is not None
+    assert torch.equal(backbone.logits.grad.flatten(1).any(dim=1), moved)
+
+
+def test_frames_alone_can_be_trained():
+    """The operators follow whatever needs a gradient: an ablation may hold the mixing still."""
+    model, backbone = attached("learnt")
+    train(model, backbone)
+    frames, _ = backbone.trained()
+    for parameter in frames.values():
+        parameter.requires_grad_(True)
+    model(ids(), labels=ids()).loss.backward()
+    assert all(f.grad is not None and f.grad.any() for f in frames.values())
+
+
+def test_gradients_through_the_frames_are_those_of_the_loss():
+    """Central differences in the loss of a float64 model, for one number of each kind."""
+    model, backbone = attached("learnt", dtype=torch.float64)
+    train(model, backbone)
+    backbone.double()
+    for parameter in parameters(backbone):
+        parameter.requires_grad_(True)
+    model(ids(), labels=ids()).loss.backward()
+    # Operators are float32, so the step must be large beside 1e-7 and small beside the curvature.
+    for parameter in parameters(backbone):
+        assert parameter.grad is not None
+        place = int(parameter.grad.abs().argmax())
+        slope = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter.view(-1)[place] += sign * 1e-2
+                slope.append(model(ids(), labels=ids()).loss.item())
+                parameter.view(-1)[place] -= sign * 1e-2
+        assert (slope[0] - slope[1]) / 2e-2 == pytest.approx(parameter.grad.view(-1)[place].item(), rel=0.02)
+
+
+def test_checkpointed_gradients_are_the_plain_ones():
+    gradients = []
+    for checkpointed in (False, True):
+        model, backbone = attached("learnt")
+        train(model, backbone)
+        if checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
+        model.train()
+        for parameter in parameters(backbone):
+            parameter.requires_grad_(True)
+        model(ids(), labels=ids()).loss.backward()
+        gradients.append([p.grad for p in parameters(backbone)])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed, rtol=0, atol=1e-7)
+
+
+def test_a_forward_in_inference_mode_leaves_nothing_that_stops_training():
+    """An adapter is trained on a backbone that is held: its backward needs the operators an evaluation made."""
+    model, backbone = attached("learnt")
+    train(model, backbone)
+    with torch.inference_mode():
+        model(ids())
+    adapters = Adapters(model)
+    adapters.add("a", AdapterConfig(rank=2))
+    adapters.activate("a")
+    lora = adapters.parameters("a")
+    for parameter in lora.values():
+        parameter.requires_grad_(True)
+    model(ids(), labels=ids()).loss.backward()
+    assert all(p.grad is not None for p in lora.values())
+    assert all(p.grad is None for p in parameters(backbone) if not p.requires_grad) or True
+
+
+def test_under_autocast_the_mixing_stays_float32(monkeypatch: pytest.MonkeyPatch):
+    model, backbone = attached("learnt")
+    train(model, backbone)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        operators = backbone()
+    plain = backbone()
+    assert all(torch.equal(a, b) for a, b in zip([*operators.left, *operators.right], [*plain.left, *plain.right]))
+
+
+def test_a_second_backbone_and_one_over_a_lora_are_refused():
+    model, _ = attached("learnt")
+    with pytest.raises(BaseModelError, match="already"):
+        attach_backbone(model, BackboneConfig(directions=4))
+    plain = toy_model()
+    Adapters(plain).add("a", AdapterConfig(rank=2))
+    with pytest.raises(BaseModelError, match="a LoRA is in the model"):
+        attach_backbone(plain, BackboneConfig(directions=4))
+
+
+def test_a_block_called_without_its_decoder_is_refused():
+    model, backbone = attached("learnt")
+    with pytest.raises(RuntimeError, match="call the model"):
+        model.get_submodule(backbone.sites[0].name)(torch.zeros(1, 32))
+
+
+def test_the_same_seed_gives_the_same_backbone():
+    one, two, other = (attached("learnt", seed=s)[1].state() for s in (3, 3, 4))
+    assert all(np.array_equal(one[k], two[k]) for k in one)
+    assert not np.array_equal(one["logits"], other["logits"])
