@@ -49,7 +49,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory, toy_base: Path, rows: Path) 
 
 def test_status_has_the_fields_that_programs_read(stack: Path):
     found = as_json("status", stack)
-    wanted = {"name", "snapshot_pinned", "loss_base", "loss_after", "loss_now", "drift_pinned_pct", "drift_floating_pct"}
+    wanted = {
+        "name",
+        "snapshot_pinned",
+        "loss_base",
+        "loss_after",
+        "loss_now",
+        "drift_pinned_pct",
+        "drift_floating_pct",
+    }
     assert wanted <= set(found["domains"][0])
     assert found["snapshots"][0]["distance_to_parent"]["max"] >= found["snapshots"][0]["distance_to_parent"]["mean"] > 0
     assert found["sizes"]
@@ -65,7 +73,8 @@ def test_ask_answers_and_shows_the_route(stack: Path):
     assert code == 0
     assert "confidence" in text
     with_, without = (
-        as_json("ask", stack, "?", "--domain", "law", flag, "--max-new-tokens", 4) for flag in ("--backbone", "--no-backbone")
+        as_json("ask", stack, "?", "--domain", "law", flag, "--max-new-tokens", 4)
+        for flag in ("--backbone", "--no-backbone")
     )
     assert set(with_) == set(without) == {"text", "route"}
 

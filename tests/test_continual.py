@@ -146,7 +146,9 @@ def test_forgetting_removes_the_domain_exactly_and_leaves_the_other(tmp_path: Pa
     assert model.score(rows, domain="law") == before
     with pytest.raises(UnknownDomainError):
         model.ask("?", domain="medicine")
-    texts = " ".join(p.read_text(errors="ignore") for p in model.stack.root.rglob("*.json*") if p.name != "ledger.jsonl")
+    texts = " ".join(
+        p.read_text(errors="ignore") for p in model.stack.root.rglob("*.json*") if p.name != "ledger.jsonl"
+    )
     assert world("medicine").test[0].prompt not in texts
     assert model.stack.verify_files() == []
     assert model.route(["What is it?"])[0].runner_up is None

@@ -26,22 +26,27 @@ from crma.train.config import LearnConfig
 from crma.train.loop import LoopConfig
 from crma.types import Example, Split
 
-COLOURS = ("red", "green", "blue", "black")
-
-# Rates at which the second domain's proposal is refused until it is cut to a quarter, with 3e-4 to spare either way.
+# Rates at which the second domain's proposal makes the first one worse until it is cut to a quarter.
 CONFIG = LearnConfig(
-    epochs=8, batch_size=6, rank=2, lr=2e-2, lr_backbone=2e-2, lr_mixing=5e-2, max_length=96, checkpoint_every=4,
-    tolerance=3e-4, loop=LoopConfig(micro_batch_size=2),
+    epochs=4, batch_size=6, rank=2, lr=5e-3, lr_backbone=4e-2, lr_mixing=5e-2, max_length=96, checkpoint_every=4,
+    loop=LoopConfig(micro_batch_size=2),
 )  # fmt: skip
+BACKBONE = BackboneConfig(directions=4, strength=4.0)
 
 
-def questions(subject: str, count: int, shift: int) -> Split:
+def questions(subject: str, *answers: str) -> Split:
     """Rows of unlike lengths; 13 train rows in steps of 6 leave a last step of 1, and a second process without a row."""
     rows = [
-        Example.of(f"What is the colour of {subject} {'very ' * (i % 4)}{i}?", f"It is {COLOURS[(i + shift) % 4]}.")
-        for i in range(count)
+        Example.of(f"What is the colour of {subject} {'very ' * (i % 4)}{i}?", answers[i % len(answers)])
+        for i in range(23)
     ]
-    return Split(train=tuple(rows[: count - 10]), validation=tuple(rows[-10:-5]), test=tuple(rows[-5:]))
+    return Split(train=tuple(rows[:13]), validation=tuple(rows[13:18]), test=tuple(rows[18:]))
+
+
+DOMAINS = {
+    "fruit": questions("fruit", "It is red.", "It is green."),
+    "stones": questions("stone", "0110 100", "1100 010"),
+}
 
 
 def teach(out: Path, base: str, precision: Precision, accelerator: Accelerator) -> None:
@@ -50,19 +55,14 @@ def teach(out: Path, base: str, precision: Precision, accelerator: Accelerator) 
         out / "stack",
         base=base,
         precision=precision,
-        backbone=BackboneConfig(directions=4, strength=2.0),
+        backbone=BACKBONE,
         accelerator=accelerator,
     )
     learnt = [
-        asdict(
-            model.learn(
-                name,
-                questions(subject, 23, shift),
-                CONFIG,
-                on_event=lambda kind, value: lines.append(dict(value)) if kind == "step" else None,
-            )
+        model.learn(
+            name, split, CONFIG, on_event=lambda kind, value: lines.append(dict(value)) if kind == "step" else None
         )
-        for name, subject, shift in (("fruit", "fruit", 0), ("stones", "stone", 2))
+        for name, split in DOMAINS.items()
     ]
     weight = next(p for n, p in model.model.named_parameters() if n.endswith("down_proj.base_layer.weight"))
     seen = {
@@ -71,7 +71,7 @@ def teach(out: Path, base: str, precision: Precision, accelerator: Accelerator) 
         "sharded": hasattr(weight, "full_tensor"),
         "dtype": str(weight.dtype),
         "lines": lines,
-        "learnt": learnt,
+        "learnt": [asdict(one) for one in learnt],
         "evaluation": asdict(model.evaluate()),
         "routes": [r.domain for r in model.route([f"What is the colour of {s} 1?" for s in ("fruit", "stone")])],
         "replies": [model.ask("The colour?", domain=d, max_new_tokens=4).text for d in ("fruit", "base")],

@@ -51,9 +51,9 @@ LIGHT: Mapping[str, str] = {
     "s0": "#0b5cad",
     "s1": "#b04a00",
     "s2": "#0a7a63",
-    "s3": "#93338f",
-    "s4": "#7d6200",
-    "s5": "#4d5766",
+    "s3": "#8b102f",
+    "s4": "#5c4203",
+    "s5": "#4f5974",
 }
 DARK: Mapping[str, str] = {
     "page": "#0f1217",
@@ -69,9 +69,9 @@ DARK: Mapping[str, str] = {
     "s0": "#74b5ff",
     "s1": "#ffa65c",
     "s2": "#4fd6b8",
-    "s3": "#e29be4",
-    "s4": "#e4cb5a",
-    "s5": "#b7c1cd",
+    "s3": "#eb53c1",
+    "s4": "#f7b81e",
+    "s5": "#91949c",
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 _XMLNS = "http://www.w3.org/2000/svg"
