@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from crma.audit import audit
-from crma.bench.metrics import Matrix, drift_pct
+from crma.bench.metrics import drift_pct
 from crma.data.render import Rendered, end_of_turn_ids, render_all, render_prompt
 from crma.errors import DataError
 from crma.export import export_domains
@@ -21,7 +21,7 @@ from crma.model.backbone import distance
 from crma.served import ServedStack
 from crma.stack.layout import SnapshotRecord
 from crma.train.config import LearnConfig
-from crma.types import Example, Message, Reply, Route, Score, check_domain_name
+from crma.types import Example, Matrix, Message, Reply, Route, Score, check_domain_name
 
 __all__ = ["ContinualModel", "Evaluation", "Forgotten"]
 

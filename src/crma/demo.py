@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crma.bench.metrics import Matrix, drift_pct
+from crma.bench.metrics import drift_pct
 from crma.bench.receipt import machine, write_receipt
 from crma.continual import ContinualModel
 from crma.data.render import end_of_turn_ids, render_prompt
@@ -25,7 +25,7 @@ from crma.model.base import Base, load_base
 from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
 from crma.train.methods.naive import learn_naively
-from crma.types import Example, Message, Split
+from crma.types import Example, Matrix, Message, Split
 from crma.web.report import render_picture, render_report
 
 __all__ = ["run_demo"]

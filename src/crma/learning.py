@@ -118,13 +118,13 @@ class Learning:
 
     def _session(self, fingerprint: Mapping[str, Any]) -> Session:
         """Opened by the main process, which may clear it, before the others read it and before anyone goes on."""
-        folder = self.served.stack.work(self.domain)
+        work = self.served.stack.work
         if self.served.is_main:
-            session = Session(folder, fingerprint)
+            session = Session(work(self.domain), fingerprint)
             self.served.wait()
         else:
             self.served.wait()
-            session = Session(folder, fingerprint, writes=False)
+            session = Session(work(self.domain), fingerprint, writes=False)
         self.served.wait()
         return session
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from crma.errors import ConfigError
 
-__all__ = ["Example", "Message", "Reply", "Role", "Route", "Score", "Split", "check_domain_name"]
+__all__ = ["Example", "Matrix", "Message", "Reply", "Role", "Route", "Score", "Split", "check_domain_name"]
 
 Role = Literal["system", "user", "assistant"]
 
@@ -101,3 +101,12 @@ class Score:
     tokens: int
     losses: tuple[float, ...] = ()  # per example, mean over its own supervised tokens
     exact_match: float | None = None  # share of answers that match, where answers were generated
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Matrix:
+    """The T × T matrix R of test losses: `rows[t][i]` on domain i after domain t was learnt, None where not measured."""
+
+    domains: tuple[str, ...]
+    base: tuple[float, ...]  # the untouched base's, on each domain
+    rows: tuple[tuple[float | None, ...], ...]

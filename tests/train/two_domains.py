@@ -35,7 +35,7 @@ BACKBONE = BackboneConfig(directions=4, strength=4.0)
 
 
 def questions(subject: str, *answers: str) -> Split:
-    """Rows of unlike lengths; 13 train rows in steps of 6 leave a last step of 1, and a second process without a row."""
+    """Rows of unlike lengths; 13 train rows in steps of 6 leave a last step of 1: a second process has no row then."""
     rows = [
         Example.of(f"What is the colour of {subject} {'very ' * (i % 4)}{i}?", answers[i % len(answers)])
         for i in range(23)
@@ -49,7 +49,22 @@ DOMAINS = {
 }
 
 
-def teach(out: Path, base: str, precision: Precision, accelerator: Accelerator) -> None:
+def writes_below(folder: Path) -> list[str]:
+    """What this process opens for writing, makes, renames or removes in `folder` from now on."""
+    found: list[str] = []
+
+    def listen(event: str, args: tuple[object, ...]) -> None:
+        changes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
+        if event == "open" and isinstance(args[2], int):
+            changes = bool(args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        if changes and isinstance(args[0], str | Path) and Path(args[0]).is_relative_to(folder):
+            found.append(Path(args[0]).name)
+
+    sys.addaudithook(listen)
+    return found
+
+
+def teach(out: Path, base: str, precision: Precision, accelerator: Accelerator) -> dict[str, object]:
     lines: list[dict[str, object]] = []
     model = ContinualModel.create(
         out / "stack",
@@ -65,7 +80,7 @@ def teach(out: Path, base: str, precision: Precision, accelerator: Accelerator) 
         for name, split in DOMAINS.items()
     ]
     weight = next(p for n, p in model.model.named_parameters() if n.endswith("down_proj.base_layer.weight"))
-    seen = {
+    return {
         "processes": accelerator.num_processes,
         "fsdp2": accelerator.is_fsdp2,
         "sharded": hasattr(weight, "full_tensor"),
@@ -76,7 +91,6 @@ def teach(out: Path, base: str, precision: Precision, accelerator: Accelerator) 
         "routes": [r.domain for r in model.route([f"What is the colour of {s} 1?" for s in ("fruit", "stone")])],
         "replies": [model.ask("The colour?", domain=d, max_new_tokens=4).text for d in ("fruit", "base")],
     }
-    (out / f"process{accelerator.process_index}.json").write_text(json.dumps(seen))
 
 
 def main(out: Path, base: str, precisions: Sequence[Precision]) -> None:
@@ -89,9 +103,11 @@ def main(out: Path, base: str, precisions: Sequence[Precision]) -> None:
 
         PartialState._prepare_backend = gloo
     accelerator = Accelerator()
+    wrote = writes_below(out)
     for precision in precisions:
-        (out / precision).mkdir(exist_ok=True)
-        teach(out / precision, base, precision, accelerator)
+        seen = teach(out / precision, base, precision, accelerator)
+        name = f"process{accelerator.process_index}.json"
+        (out / precision / name).write_text(json.dumps({**seen, "wrote": [w for w in wrote if w != name]}))
     if accelerator.num_processes > 1:
         torch.distributed.destroy_process_group()
 

@@ -244,6 +244,12 @@ def test_the_whole_result_is_in_the_page(result: Result) -> None:
     assert json.loads(Page(render_report(result)).script) == result
 
 
+def test_a_wrong_route_is_pointed_out(result: Result) -> None:
+    assert "not its domain" not in Page(render_report(result)).text
+    result["samples"][0]["route"] = "law"
+    assert "routed to: law, not its domain" in Page(render_report(result)).text
+
+
 def test_more_samples_than_a_screen_holds_stay_folded(result: Result) -> None:
     result["samples"] *= 7
     found = Page(render_report(result))

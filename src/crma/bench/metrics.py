@@ -9,14 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Matrix", "Summary", "drift_pct", "summarise"]
+from crma.types import Matrix
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Matrix:
-    domains: tuple[str, ...]
-    base: tuple[float, ...]
-    rows: tuple[tuple[float | None, ...], ...]  # [T][T]
+__all__ = ["Summary", "drift_pct", "summarise"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

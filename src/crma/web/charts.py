@@ -205,7 +205,7 @@ def chart_style(colours: Mapping[str, str] | None = None) -> str:
     return "".join(rules)
 
 
-def forgetting_chart(panel: Panel, *, key: str, width: float = 440) -> str:
+def forgetting_chart(panel: Panel, *, key: str, width: float = 400) -> str:
     """One method's curves: x is what was learnt last, y the share answered exactly, a line a domain."""
     height = max(300.0, 92.0 + _LABEL_GAP * 1.25 * len(panel.curves))
     said = "; ".join(_said(c, panel.stages) for c in panel.curves) or "nothing was measured"
@@ -221,7 +221,7 @@ def steps_chart(
     title: str,
     unit: str,
     log: bool = False,
-    width: float = 440,
+    width: float = 400,
     height: float = 300,
 ) -> str:
     """Lines over training steps, on a logarithmic axis where `log` says so; a point at 0 is then left out."""

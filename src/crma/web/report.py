@@ -237,10 +237,10 @@ def _tiles(run: _Run) -> str:
 def _curves(run: _Run) -> str:
     if not run.methods or not run.domains:
         return f"<p>{MISSING}</p>"
-    asked = f"{_count(run.questions, 'question')} a domain" if run.questions is not None else "questions"
+    asked = _count(run.questions, "question") if run.questions is not None else "questions"
     intro = (
-        "<p>Each domain is taught once, then the next, and no earlier row is seen again. After every lesson all "
-        f"domains are asked {escape(asked)} about the facts taught, in words never trained on. A solid line that "
+        "<p>Each domain is taught once, then the next, and no earlier row is seen again. After every lesson "
+        f"every domain is asked {escape(asked)} about its facts, in words never trained on. A solid line that "
         "falls is forgetting. The dotted part is the time before the domain was taught.</p>"
     )
     figures = []
@@ -311,7 +311,7 @@ def _answers(run: _Run) -> str:
         grades = [g for s in samples if isinstance(g := _mapping(s.get("correct")).get(key), bool)]
         if grades:
             counted.append(f"{label} {sum(grades)} of {len(grades)}")
-    intro = f"<p>Right among the questions shown here: {escape(_and(counted))}.</p>" if counted else ""
+    intro = f"<p>Right among the questions shown here: {escape('; '.join(counted))}.</p>" if counted else ""
     cards = [_sample(run, s) for s in samples]
     first, rest = cards[:_SHOWN_SAMPLES], cards[_SHOWN_SAMPLES:]
     more = ""
@@ -339,7 +339,7 @@ def _sample(run: _Run, sample: Mapping[str, Any]) -> str:
     elif sample["route"] is None:
         route = "no domain: the untouched base"
     else:
-        route = escape(sample["route"])
+        route = escape(sample["route"]) + ("" if sample["route"] == domain else ", not its domain")
     return (
         f'<article class="card"><p class="tag">{escape(domain) if domain else MISSING}</p>'
         f'<h3 dir="auto">{_quoted(sample.get("question"))}</h3>'
@@ -823,7 +823,7 @@ nav a{display:inline-block;padding:4px 0}
 .cards{grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr))}
 figure,.card{margin:0;padding:18px;min-width:0}
 figcaption{font-weight:600;line-height:1.4;margin-bottom:10px}
-figure svg{display:block;width:100%;max-width:620px;height:auto;margin:0 auto}
+figure svg{display:block;width:100%;max-width:500px;height:auto;margin:0 auto}
 figure .scroll{margin:12px 0 0;border:0;border-top:1px solid var(--grid);border-radius:0}
 .scroll{overflow-x:auto;margin:18px 0 0}
 table{border-collapse:collapse;width:100%;font-size:15px;line-height:1.4;font-variant-numeric:tabular-nums}
@@ -858,7 +858,9 @@ footer p{border-top:1px solid var(--grid);padding-top:18px}
 body{font-size:16px}
 header{padding-top:30px}
 section{margin-top:48px}
-figure,.card{padding:14px}
+header,main,footer{padding-inline:14px}
+.card{padding:14px}
+figure{padding:12px 10px}
 th,td{padding:7px 10px}
 .tiles{grid-template-columns:1fr 1fr}
 }

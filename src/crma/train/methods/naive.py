@@ -8,7 +8,6 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from crma.bench.metrics import Matrix
 from crma.data.batches import plan_batches
 from crma.data.render import Rendered, ensure_chat_template, render_all
 from crma.model.adapters import Adapters
@@ -16,7 +15,7 @@ from crma.model.base import Base
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.loop import Group, fit
 from crma.train.objectives import evaluate_rows
-from crma.types import Split
+from crma.types import Matrix, Split
 
 __all__ = ["NAIVE", "learn_naively"]
 
