@@ -369,3 +369,7 @@ def _percent(value: float | None) -> str:
 
 def main() -> None:
     app()
+
+
+if __name__ == "__main__":
+    main()

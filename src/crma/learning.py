@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from crma.data.batches import Plan, plan_batches
 from crma.data.domains import prepare_domain, split_hashes
 from crma.data.render import Rendered, RenderedSplit, render_all
 from crma.data.sources import read_examples
-from crma.errors import ConfigError, DataError
+from crma.errors import ConfigError, DataError, TrainingDivergedError
 from crma.model.adapters import peft_config, to_file
 from crma.model.backbone import State
 from crma.served import UNSAVED, ServedStack
@@ -305,6 +306,13 @@ class Learning:
         self.served.adapters.activate(self.domain)
         validation = self._loss(rendered["validation"].rows) if rendered["validation"].rows else None
         loss_after = self._loss(rendered["test"].rows) if rendered["test"].rows else None
+        if not all(math.isfinite(loss) for loss in (validation, loss_after) if loss is not None):
+            raise TrainingDivergedError(  # in its last step: the loop sees a step's harm in the next one
+                "what was learnt gives no finite loss",
+                where=self.domain,
+                got=f"validation {validation}, test {loss_after}",
+                next_step="lower the learning rate; the stack holds what it held before",
+            )
         moved = verdict is not None and (verdict.share > 0 or manifest.head is None)
         snapshot = manifest.next_snapshot_id if moved else manifest.head
         records = [self._remeasure(d, snapshot, verdict) for d in manifest.domains]

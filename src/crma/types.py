@@ -105,7 +105,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Matrix:
-    """The T × T matrix R of test losses: `rows[t][i]` on domain i after domain t was learnt, None where not measured."""
+    """The T × T matrix R of test losses: `rows[t][i]` on domain i after domain t; None where it was not measured."""
 
     domains: tuple[str, ...]
     base: tuple[float, ...]  # the untouched base's, on each domain

@@ -51,6 +51,7 @@ def train(model: nn.Module, backbone: Backbone, *, steps: int = 3, lr: float = 0
         model(batch, labels=batch).loss.backward()
         optimizer.step()
         backbone.retract_()
+    optimizer.zero_grad()
     for parameter in parameters(backbone):
         parameter.requires_grad_(False)
 

@@ -35,7 +35,7 @@ OTHERS = {
 
 def model_of(family: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     if family in FAMILIES:
-        return toy_model(family, dtype=dtype)
+        return louder(toy_model(family, dtype=dtype))
     if family == "biased_llama":
         config = toy_config("llama")
         config.attention_bias = config.mlp_bias = True
@@ -49,8 +49,16 @@ def model_of(family: str, dtype: torch.dtype = torch.float32) -> nn.Module:
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 nn.init.normal_(parameter, std=0.3)
-    model.requires_grad_(False)
-    return model.eval()
+    return louder(model.requires_grad_(False).eval())
+
+
+@torch.no_grad()
+def louder(model: nn.Module) -> nn.Module:
+    """Random weights of deviation 0.1 instead of 0.02: a write then matters beside the stream it is added to."""
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.mul_(5)
+    return model
 
 
 def ids(seed: int = 0, length: int = 10) -> Tensor:
@@ -58,7 +66,7 @@ def ids(seed: int = 0, length: int = 10) -> Tensor:
 
 
 def taught(family: str, form: str) -> tuple[nn.Module, Backbone, Adapters]:
-    """A model whose backbone and LoRA "a" took two training steps together."""
+    """A model whose backbone and LoRA "a" took two training steps together, and whose mixing then got far from I."""
     model = model_of(family)
     backbone = attach_backbone(model, BackboneConfig(frames=form, directions=4))  # pyright: ignore[reportArgumentType]
     adapters = Adapters(model)
@@ -76,6 +84,10 @@ def taught(family: str, form: str) -> tuple[nn.Module, Backbone, Adapters]:
         backbone.retract_()
     for parameter in parameters:
         parameter.requires_grad_(False)
+    with torch.no_grad():  # two steps move little, and in the light form a gate that wants to turn negative stays at 0
+        backbone.logits.add_(2 * torch.randn(backbone.logits.shape, generator=torch.Generator().manual_seed(0)))
+        backbone.gate.add_(0.5)
+        backbone.retract_()
     return model, backbone, adapters
 
 
@@ -121,7 +133,7 @@ def test_what_was_learnt_folds_into_one_lora_that_plain_peft_serves(family: str,
         with backbone.bypass():
             bypassed = model(ids()).logits
     assert (live - base).abs().max() > 1e-2
-    assert (live - alone).abs().max() > 1e-3, "the backbone learnt nothing: the fold proves nothing"
+    assert (live - alone).abs().max() > 1e-2, "the backbone learnt nothing: the fold proves nothing"
     torch.testing.assert_close(served, live, rtol=0, atol=1e-5)
     torch.testing.assert_close(alone, bypassed, rtol=0, atol=1e-5)
 
@@ -135,11 +147,8 @@ def test_generation_with_a_cache_is_generation_without(family: str):
     cached, plain = (model.generate(ids(), use_cache=c, **options) for c in (True, False))  # pyright: ignore
     assert cached.shape == (2, 15)
     assert torch.equal(cached, plain)
-    step_by_step = ids()
-    for _ in range(5):
-        logits = model(step_by_step).logits[:, -1]
-        logits[:, 2] = -torch.inf if family != "llama" else logits[:, 2]
-        step_by_step = torch.cat([step_by_step, logits.argmax(-1, keepdim=True)], dim=1)
+    base = model_of(family).generate(ids(), use_cache=False, **options)  # pyright: ignore[reportCallIssue]
+    assert not torch.equal(plain, base), "what was learnt does not reach generation"
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import runpy
@@ -29,8 +30,8 @@ from crma.train.processes import shard_base
 DRIVER = Path(__file__).with_name("two_domains.py")
 PRECISIONS = ("float32", "bfloat16")
 
-# The obvious CPU configurations silently run one process, or two that know nothing of each other: hence these, and hence
-# the tests look at the number of processes first.
+# The obvious CPU configurations silently run one process, or two that know nothing of each other: hence these, and
+# hence the first test looks at the number of processes.
 COMMON = """
 compute_environment: LOCAL_MACHINE
 use_cpu: false
@@ -86,7 +87,7 @@ def launch(out: Path, base: Path, config: str, environment: Mapping[str, str]) -
     here = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "CRMA_CACHE": str(out / "cache"),
+        "CRMA_CACHE": str(out.with_name(f"{out.name}-cache")),
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         **environment,
     }
@@ -102,10 +103,8 @@ def launch(out: Path, base: Path, config: str, environment: Mapping[str, str]) -
         try:
             told, _ = started.communicate(timeout=150)
         finally:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(started.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
     assert started.returncode == 0, told[-6000:]
 
 
@@ -119,16 +118,9 @@ def read(out: Path, processes: int) -> dict[str, Run]:
 @pytest.fixture(scope="module")
 def alone(toy_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     out = tmp_path_factory.mktemp("alone")
-    before = {k: os.environ.get(k) for k in ("CRMA_CACHE",)}
-    os.environ["CRMA_CACHE"] = str(out / "cache")
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRMA_CACHE", str(out / "cache"))
         runpy.run_path(str(DRIVER))["main"](out, str(toy_base), PRECISIONS)
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
     return read(out, 1)
 
 
@@ -253,6 +245,6 @@ def test_other_kinds_of_distribution_are_refused_by_name(kind):
 
 def test_one_process_leaves_the_model_as_it_is():
     model = toy_model()
-    before = {name: p for name, p in model.named_parameters()}
+    before = dict(model.named_parameters())
     shard_base(model, Accelerator(), whole=())
     assert all(p is before[name] for name, p in model.named_parameters())

@@ -103,7 +103,7 @@ def main(out: Path, base: str, precisions: Sequence[Precision]) -> None:
 
         PartialState._prepare_backend = gloo
     accelerator = Accelerator()
-    wrote = writes_below(out)
+    wrote = writes_below(out) if accelerator.num_processes > 1 else []  # a hook cannot be taken away again
     for precision in precisions:
         seen = teach(out / precision, base, precision, accelerator)
         name = f"process{accelerator.process_index}.json"

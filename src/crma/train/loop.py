@@ -174,8 +174,6 @@ def fit(
                     grad_norm_layers=layers,
                 )
             )
-            if step + 1 == len(plan) and not all(bool(torch.isfinite(p).all()) for p in trained):
-                raise TrainingDivergedError("training diverged in its last step", next_step="lower the learning rate")
             if checkpoint_due(step + 1):
                 on_checkpoint(_checkpoint(step + 1, live, optimizer))
     finally:

@@ -1,0 +1,73 @@
+"""The largest share that makes no earlier domain worse, decided on tables."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from crma.train.promotion import SHARES, verify_proposal
+
+REFERENCES = {"law": 2.0, "code": 1.0}
+
+
+def decide(table, **options):
+    asked = []
+
+    def loss_of(domain, share):
+        asked.append((domain, share))
+        return table[domain][share]
+
+    return verify_proposal(REFERENCES, loss_of, **options), asked
+
+
+def test_the_whole_way_where_nobody_is_worse():
+    verdict, asked = decide({"law": {1.0: 1.9}, "code": {1.0: 1.0}})
+    assert (verdict.share, verdict.losses) == (1.0, {"law": 1.9, "code": 1.0})
+    assert asked == [("law", 1.0), ("code", 1.0)]
+
+
+def test_the_largest_share_wins_even_where_a_smaller_one_is_better():
+    table = {"law": {1.0: 2.1, 0.5: 2.0, 0.25: 1.5}, "code": {1.0: 0.9, 0.5: 0.9, 0.25: 0.5}}
+    verdict, _ = decide(table)
+    assert (verdict.share, verdict.losses) == (0.5, {"law": 2.0, "code": 0.9})
+
+
+def test_the_first_refusal_ends_a_share():
+    table = {"law": {1.0: 2.1, 0.5: 1.0}, "code": {0.5: 1.1, 0.25: 0.9}}
+    table["law"][0.25] = 1.0
+    verdict, asked = decide(table)
+    assert asked == [("law", 1.0), ("law", 0.5), ("code", 0.5), ("law", 0.25), ("code", 0.25)]
+    assert [(t.share, t.refused_by) for t in verdict.trials] == [(1.0, "law"), (0.5, "code"), (0.25, None)]
+    assert verdict.trials[0].losses == {"law": 2.1}  # code was not measured there
+
+
+def test_no_share_is_left_and_nothing_is_promoted_unmeasured():
+    verdict, asked = decide({"law": dict.fromkeys(SHARES, 2.1), "code": {}})
+    assert (verdict.share, verdict.losses) == (0.0, {})
+    assert [share for _, share in asked] == [1.0, 0.5, 0.25, 0.1]  # 0 changes nothing: it needs no measurement
+    assert len(verdict.trials) == 4
+
+
+@pytest.mark.parametrize(("loss", "tolerance", "share"), [(2.02, 0.01, 1.0), (2.021, 0.01, 0.0), (2.0, 0.0, 1.0)])
+def test_the_tolerance_is_relative_and_met_exactly(loss, tolerance, share):
+    table = {"law": dict.fromkeys(SHARES, loss), "code": dict.fromkeys(SHARES, 1.0)}
+    assert decide(table, tolerance=tolerance)[0].share == share
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_refuses(loss):
+    table = {"law": {1.0: loss, 0.5: 1.0}, "code": {0.5: 1.0}}
+    assert decide(table)[0].share == 0.5
+
+
+def test_without_an_earlier_domain_the_whole_way_unmeasured():
+    verdict = verify_proposal({}, lambda _d, _s: pytest.fail("nobody to measure"))
+    assert (verdict.share, verdict.losses) == (1.0, {})
+
+
+def test_the_shares_may_be_others():
+    table = {"law": {0.75: 2.5, 0.3: 1.9}, "code": {0.3: 0.9}}
+    assert decide(table, shares=(0.75, 0.3))[0].share == 0.3
+    table = {"law": {0.75: 2.5}}
+    assert decide(table, shares=(0.75,))[0].share == 0.0
