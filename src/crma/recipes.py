@@ -36,9 +36,9 @@ def far_stream(
     base: str = "smollm2-135m",
     seed: int = 0,
     train: int = 160,
-    validation: int = 50,
-    test: int = 64,
-    max_tokens: int = 144,
+    validation: int = 40,
+    test: int = 48,
+    max_tokens: int = 128,
 ) -> dict[str, Split]:
     """The five far-apart domains, rows of at most `max_tokens` (so none is cut), split by document."""
     tokenizer = load_base(base).tokenizer

