@@ -17,6 +17,8 @@ import pytest
 from crma.errors import ConfigError
 from crma.stack.stack import Stack
 
+pytestmark = pytest.mark.slow
+
 DRIVER = Path(__file__).parent / "train" / "killed_learner.py"
 STEPS = 6  # a phase
 
@@ -150,10 +152,8 @@ def test_the_same_command_again_finishes_as_if_nothing_had_happened(moment, lear
 
 def test_killed_at_every_moment_in_turn(learn, first, whole, stack):
     for kill, _ in sorted(MOMENTS.values(), key=lambda m: -sum(m[1])):
-        learn(stack, kill=kill)  # some moments are past by now: then it finishes
+        assert learn(stack, kill=kill)[0] == -signal.SIGKILL
         check_sound(stack, first)
-    if any(d.name == "stones" for d in Stack.open(stack).manifest.domains):
-        pytest.fail("the last moment is before the commit point: it cannot have been passed")
     assert learn(stack)[0] == 0
     check_finished(stack, whole)
 
@@ -182,7 +182,7 @@ def test_other_settings_start_anew(learn, stack, toy_base, monkeypatch, tmp_path
     learnt = model.learn("stones", rows, config, on_event=lambda k, v: notes.append(v["text"]) if k == "note" else None)
     assert any("discarded" in note for note in notes)
     metrics = model.stack.read_lines("adapters/stones/metrics.jsonl")
-    assert len(metrics) == metrics[-1]["steps"] + metrics[0]["steps"] <= 2
-    assert learnt.domain == "stones"
+    assert [(m["phase"], m["step"]) for m in metrics] == [("commit", 1)]  # none of the five steps before
+    assert learnt.rows["train"] < 8
     with pytest.raises(ConfigError, match="already"):
         model.learn("stones", rows, config)

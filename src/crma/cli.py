@@ -114,6 +114,10 @@ def learn(
         typer.Option(help="The backbone of a new stack: learnt frames, fixed frames (light), or no backbone."),
     ] = None,
     directions: Annotated[int | None, typer.Option(help="Directions a site, of a new stack's backbone.")] = None,
+    precision: Annotated[
+        Literal["auto", "bfloat16", "float32", "4bit"] | None,
+        typer.Option(help="What a new stack holds its base in; 4bit needs bitsandbytes."),
+    ] = None,
     keep_rows: Annotated[bool, typer.Option(help="Keep validation and test rows in the stack.")] = True,
     verify: Annotated[bool, typer.Option(help="Move the backbone only as far as no earlier domain is worse.")] = True,
     as_json: AsJson = False,
@@ -143,8 +147,7 @@ def learn(
         "verify": verify,
     }
     config = LearnConfig(**{k: v for k, v in given.items() if v is not None})
-    launched = Accelerator()
-    accelerator = launched if launched.num_processes > 1 else None
+    accelerator = Accelerator()
     if Stack.exists(stack):
         if frames is not None or directions is not None:
             have = Stack.open(stack).manifest.backbone
@@ -153,14 +156,20 @@ def learn(
                 raise ConfigError(
                     "a stack keeps the backbone it was made with", where=str(stack), expected=have or "none", got=wanted
                 )
-        model = ContinualModel.from_pretrained(stack, base=base, accelerator=accelerator)
+        model = ContinualModel.from_pretrained(stack, base=base, precision=precision, accelerator=accelerator)
     else:
         shape = {"frames": frames or "learnt", "directions": directions, "seed": config.seed}
         backbone = None if frames == "none" else BackboneConfig(**{k: v for k, v in shape.items() if v is not None})
-        model = ContinualModel.create(stack, base=base or "smollm2-135m", backbone=backbone, accelerator=accelerator)
+        model = ContinualModel.create(
+            stack,
+            base=base or "smollm2-135m",
+            backbone=backbone,
+            precision=precision or "auto",
+            accelerator=accelerator,
+        )
     with Watch(err) as watch:
-        learnt = model.learn(domain, data, config, on_event=watch if launched.is_main_process else lambda _k, _v: None)
-    if not launched.is_main_process:
+        learnt = model.learn(domain, data, config, on_event=watch if accelerator.is_main_process else lambda _k, _v: None)
+    if not accelerator.is_main_process:
         return
     if as_json:
         _print_json(asdict(learnt))

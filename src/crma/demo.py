@@ -31,9 +31,11 @@ from crma.web.report import render_picture, render_report
 __all__ = ["run_demo"]
 
 DOMAINS = ("medicine", "law", "finance")
-ENTITIES = 3  # × 4 attributes = 12 facts a domain, each taught in 3 wordings and asked in another
+# Nine facts a domain, each taught in four wordings and asked in another one.
+WORLD = {"entities": 3, "attributes": 3, "train_paraphrases": 4}
 ANSWER_TOKENS = 12
 STRANGERS = 8
+_ASKING = 12.0  # answering every question once, in training steps (measured)
 
 Say = Callable[[str], None]
 
@@ -66,12 +68,11 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
         ConfigError: `folder` holds something that no demo made.
     """
     _clear(folder)
-    worlds = {name: make_world(name, entities=ENTITIES, seed=seed).split for name in DOMAINS}
-    config = LearnConfig(epochs=6, lr=2e-3, lr_backbone=2e-3, batch_size=6, max_length=128, seed=seed)
+    worlds = {name: make_world(name, seed=seed, **WORLD).split for name in DOMAINS}
+    config = LearnConfig(epochs=5, lr=4e-3, lr_backbone=4e-3, batch_size=3, max_length=128, seed=seed)
     asked = [(name, e) for name in DOMAINS for e in worlds[name].test]
     steps = round(config.epochs * -(-len(worlds[DOMAINS[0]].train) // config.batch_size))
-    # Answering all questions once costs about as much as 8 training steps (measured).
-    clock = _Clock(say, work=2 * len(DOMAINS) * steps + 8.0 * (2 * len(DOMAINS) + 2))
+    clock = _Clock(say, work=2 * len(DOMAINS) * steps + _ASKING * (2 * len(DOMAINS) + 2))
 
     clock(f"the base model: {base}")
     shape = BackboneConfig(seed=seed)
@@ -79,7 +80,7 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
     untouched = [
         r.text for r in model.ask_many([e.prompt for _, e in asked], domain="base", max_new_tokens=ANSWER_TOKENS)
     ]
-    clock.step(8)
+    clock.step(_ASKING)
     base_exact = _exact(asked, untouched)
     clock(f"asked {len(asked)} questions about invented facts, the base knows {_share(base_exact)}")
 
@@ -94,7 +95,7 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
     everyday = list(strangers()[:STRANGERS])
     replies = model.ask_many(everyday, max_new_tokens=ANSWER_TOKENS)
     plain = model.ask_many(everyday, domain="base", max_new_tokens=ANSWER_TOKENS)
-    clock.step(8)
+    clock.step(_ASKING)
     audit = model.verify()
     last = next(reversed(audit["snapshots"].values()))
     status = model.status()
@@ -178,7 +179,7 @@ def _learn_with_crma(
         clock(f"CRMA learns {name}")
         model.learn(name, split, config, on_event=listen)
         replies = model.ask_many([e.prompt for _, e in asked], max_new_tokens=ANSWER_TOKENS)
-        clock.step(8)
+        clock.step(_ASKING)
         answers, routes = [r.text for r in replies], [r.route.domain for r in replies]
         exact.append(_exact(asked, answers))
         clock(f"  answers right now: {_share(exact[-1])}")
@@ -222,7 +223,7 @@ def _learn_naively(
 
     def after(_domain: str) -> None:
         answers[:] = _answers(base, [e for _, e in asked])
-        clock.step(8)
+        clock.step(_ASKING)
         exact.append(_exact(asked, answers))
         clock(f"  answers right now: {_share(exact[-1])}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 from accelerate import Accelerator
@@ -77,6 +77,7 @@ class ServedStack:
             weights_sha256=loaded.weights_sha256,
             architecture=loaded.architecture,
             parameters=loaded.parameters,
+            precision=precision,
         )
         if accelerator.is_main_process:
             Stack.create(path, base=reference, backbone=backbone.model_dump() if backbone else None)
@@ -89,23 +90,27 @@ class ServedStack:
         path: str | os.PathLike[str],
         *,
         base: str | None = None,
-        precision: Precision = "auto",
+        precision: Precision | None = None,
         device: str | None = None,
         accelerator: Accelerator | None = None,
     ) -> Self:
         """Open the stack at `path`; `base` overrides where the base is looked for, not what it must be.
+
+        `precision` None holds the base as it was held when the stack was made.
 
         Raises:
             BaseMismatchError: the base's weights are not those the stack was taught on.
         """
         stack = Stack.open(path)
         accelerator = accelerator or Accelerator()
-        loaded = load_base(base or stack.manifest.base.name, precision=precision, device=_device(device, accelerator))
-        if loaded.weights_sha256 != stack.manifest.base.weights_sha256:
+        reference = stack.manifest.base
+        held = cast(Precision, precision or reference.precision)
+        loaded = load_base(base or reference.name, precision=held, device=_device(device, accelerator))
+        if loaded.weights_sha256 != reference.weights_sha256:
             raise BaseMismatchError(
                 "this is not the base model the stack was taught on",
                 where=str(stack.root),
-                expected=f"{stack.manifest.base.name}, weights SHA-256 {stack.manifest.base.weights_sha256}",
+                expected=f"{reference.name}, weights SHA-256 {reference.weights_sha256}",
                 got=f"{loaded.name} from {loaded.source}, weights SHA-256 {loaded.weights_sha256}",
                 next_step="give the original base with --base; adapters mean nothing on another one",
             )
@@ -244,5 +249,5 @@ class ServedStack:
         self.accelerator.wait_for_everyone()
 
 
-def _device(device: str | None, accelerator: Accelerator) -> str | None:
-    return str(accelerator.device) if accelerator.num_processes > 1 and device is None else device
+def _device(device: str | None, accelerator: Accelerator) -> str:
+    return str(accelerator.device) if device is None else device

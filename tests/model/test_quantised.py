@@ -1,4 +1,4 @@
-"""A base whose weights are packed: the backbone reads W from what the layer answers, and hooks the layer all the same."""
+"""A base of packed weights: the backbone reads W from what a layer answers, and hooks the layer all the same."""
 
 from __future__ import annotations
 

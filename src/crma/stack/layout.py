@@ -101,6 +101,7 @@ class BaseReference(_Value):
     weights_sha256: str
     architecture: str
     parameters: int
+    precision: str = "auto"  # what its weights are held in, where nothing else is asked for
 
 
 class SnapshotRecord(_Value):
@@ -113,7 +114,8 @@ class SnapshotRecord(_Value):
 
 
 class DomainRecord(_Value):
-    """A domain that was learnt. The losses are on its validation rows, in nats a supervised token."""
+    """A domain that was learnt. `validation_loss` is on its validation rows, the other losses on its test rows, in
+    nats a supervised token."""
 
     name: str
     adapter: str  # the folder of its LoRA

@@ -31,8 +31,8 @@ def shard_base(model: nn.Module, accelerator: Accelerator, *, whole: Sequence[st
     """Under FSDP 2, cut the base's weights over the processes, in place; otherwise leave the model as it is.
 
     Args:
-        whole: submodules that stay whole on every process, by name: what will be trained. They are made equal to the
-            main process's, which alone may have read the weights they were derived from (cpu_ram_efficient_loading).
+        whole: the model's own submodules that stay whole on every process: what will be trained. They are made equal to
+            the main process's, which alone may have read the weights they come from (cpu_ram_efficient_loading).
 
     Raises:
         ConfigError: the launcher asks for a kind of distribution that is not supported.
@@ -46,7 +46,7 @@ def shard_base(model: nn.Module, accelerator: Accelerator, *, whole: Sequence[st
                 next_step="run `accelerate config` again, or give --fsdp_version 2",
             )
         return
-    kept = {name: model.get_submodule(name) for name in whole}
+    kept: dict[str, nn.Module] = {name: getattr(model, name) for name in whole}
     for name in kept:  # out of sight of fully_shard, which takes every parameter it finds
         delattr(model, name)
     accelerator.state.fsdp_plugin.set_auto_wrap_policy(model)  # pyright: ignore[reportOptionalMemberAccess]

@@ -1,0 +1,104 @@
+"""Sharded by FSDP 2 the backbone has the same numbers, the same map and the same reports. One process, every tensor a
+DTensor: what a plain tensor would hide shows here; several processes are the training loop's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from toys import toy_model
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from crma.model.adapters import AdapterConfig, Adapters
+from crma.model.backbone import Backbone, BackboneConfig, attach_backbone, distance
+
+
+@pytest.fixture
+def group() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def ids(seed: int = 0) -> Tensor:
+    return torch.randint(5, 261, (2, 10), generator=torch.Generator().manual_seed(seed))
+
+
+def built(*, sharded: bool, frames: str) -> tuple[nn.Module, Backbone, Adapters]:
+    model = toy_model()
+    backbone = attach_backbone(model, BackboneConfig(frames=frames, directions=4))  # pyright: ignore[reportArgumentType]
+    adapters = Adapters(model)
+    adapters.add("a", AdapterConfig(rank=2))
+    adapters.activate("a")
+    for parameters in (adapters.parameters("a"), *backbone.trained()):
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+    if sharded:
+        mesh = init_device_mesh("cpu", (1,))
+        for layer in model.model.layers:  # pyright: ignore
+            fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+        fully_shard(model, mesh=mesh, reshard_after_forward=True)  # as accelerate does
+    return model, backbone, adapters
+
+
+def learnt(*, sharded: bool, frames: str) -> tuple[nn.Module, Backbone, Adapters]:
+    model, backbone, adapters = built(sharded=sharded, frames=frames)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    for step in range(3):
+        optimizer.zero_grad()
+        model(ids(step), labels=ids(step)).loss.backward()
+        optimizer.step()
+        backbone.retract_()
+    return model, backbone, adapters
+
+
+@pytest.mark.parametrize("frames", ["learnt", "light"])
+@pytest.mark.usefixtures("group")
+def test_a_sharded_backbone_is_the_same_backbone(frames: str):
+    plain_model, plain, plain_adapters = learnt(sharded=False, frames=frames)
+    model, backbone, adapters = learnt(sharded=True, frames=frames)
+    assert all(hasattr(p, "full_tensor") for p in backbone.parameters())
+    state, expected = backbone.state(), plain.state()
+    for name, value in expected.items():
+        np.testing.assert_allclose(state[name], value, rtol=0, atol=1e-6)
+    for target, pair in plain_adapters.weights("a").items():
+        for one, other in zip(adapters.weights("a")[target], pair, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+    assert backbone.certificate().holds
+    np.testing.assert_allclose(backbone.operator_norms(), plain.operator_norms(), atol=1e-6)
+    for one, other in zip(backbone.report(), plain.report(), strict=True):
+        assert one.relative_change == pytest.approx(other.relative_change, abs=1e-6)
+    other = {**state, "gate": state["gate"] * 0.5, "logits": state["logits"][:, ::-1].copy()}
+    np.testing.assert_allclose(distance(backbone, state, other), distance(plain, state, other), atol=1e-6)
+    backbone.load(other)
+    plain.load(other)
+    assert all(np.array_equal(backbone.state()[k], other[k]) for k in other)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids()).logits, plain_model(ids()).logits, rtol=0, atol=1e-5)
+        with backbone.bypass(), plain.bypass():
+            torch.testing.assert_close(model(ids()).logits, plain_model(ids()).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("group")
+def test_numbers_loaded_between_an_evaluation_and_a_step_stay():
+    """Verify evaluates under a moved backbone, then commit trains on: a load into gathered copies would be lost."""
+    model, backbone, adapters = learnt(sharded=True, frames="learnt")
+    state = backbone.state()
+    with torch.no_grad():
+        model(ids())
+    other = {**state, "gate": state["gate"] * 0.5}
+    backbone.load(other)
+    with torch.no_grad():
+        model(ids())
+    model(ids(), labels=ids()).loss.backward()
+    assert all(np.array_equal(backbone.state()[k], other[k]) for k in other)
+    backbone.load(state)
+    seen = model(ids()).logits
+    assert all(np.array_equal(backbone.state()[k], state[k]) for k in state)
+    backbone.load(other)
+    assert not torch.equal(model(ids()).logits, seen)
