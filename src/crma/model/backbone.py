@@ -244,7 +244,7 @@ class Backbone(nn.Module):
         Raises:
             ConfigError: names or shapes differ from this backbone's.
         """
-        own = self.state_dict()
+        own = self.state_dict()  # under FSDP 2 this also puts the shards back: a write to gathered copies would be lost
         expected = {name: tuple(value.shape) for name, value in own.items()}
         got = {name: tuple(value.shape) for name, value in state.items()}
         if expected != got:
