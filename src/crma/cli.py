@@ -86,7 +86,13 @@ def demo(
     from crma.demo import run_demo
 
     _quiet_libraries()
-    result = run_demo(folder, report, base=base, seed=seed, say=lambda text: err.print(text, highlight=False))
+    result = run_demo(
+        folder,
+        report,
+        base=base,
+        seed=seed,
+        say=lambda text: err.print(text, highlight=False, markup=False, soft_wrap=True),
+    )
     if as_json:
         _print_json(result)
 
@@ -168,7 +174,9 @@ def learn(
             accelerator=accelerator,
         )
     with Watch(err) as watch:
-        learnt = model.learn(domain, data, config, on_event=watch if accelerator.is_main_process else lambda _k, _v: None)
+        learnt = model.learn(
+            domain, data, config, on_event=watch if accelerator.is_main_process else lambda _k, _v: None
+        )
     if not accelerator.is_main_process:
         return
     if as_json:

@@ -46,8 +46,10 @@ def logits_of(kind: str, m: int, seed: int = 0) -> Tensor:
             return 1e4 * torch.eye(m)[0].expand(3, m, m)
         case "nearly tied":
             return 1e-4 * drawn
-        case "largest":
-            return torch.finfo(torch.float32).max * drawn.sign()
+        case "largest":  # no row wants the first column, by differences that float32 cannot hold
+            wanted = torch.full((3, m, m), torch.finfo(torch.float32).max)
+            wanted[..., 0] *= -1
+            return wanted
     raise AssertionError(kind)
 
 
@@ -215,6 +217,10 @@ def test_a_matrix_that_violates_the_bound_is_not_certified(violating: Tensor):
     assert worst_norm(violating) > 1 + TOLERANCE
     batch = torch.stack([torch.eye(2), violating])
     assert not spectral_certificate(batch).holds
+
+
+def test_signs_are_not_certified_even_where_the_norm_is_small():
+    assert not spectral_certificate(-torch.eye(3)).holds
 
 
 def test_the_tolerance_is_no_field_that_a_caller_could_set():

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from toys import toy_model
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from toys import toy_model
 
 from crma.model.adapters import AdapterConfig, Adapters
 from crma.model.backbone import Backbone, BackboneConfig, attach_backbone, distance

@@ -1,0 +1,59 @@
+"""The demo on a toy base: it cannot answer, but every part of the report is there and comes from the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from crma.demo import run_demo
+from crma.errors import ConfigError
+from crma.stack.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, toy_base: Path):
+    folder = tmp_path_factory.mktemp("demo")
+    said: list[str] = []
+    result = run_demo(folder / "stack", folder / "report.html", base=str(toy_base), say=said.append)
+    return folder, result, said
+
+
+def test_it_tells_the_time_left_and_where_the_report_is(made):
+    _, _, said = made
+    assert any("s left" in line for line in said)
+    assert "report.html" in said[-1]
+
+
+def test_both_methods_learn_the_same_rows_with_as_many_numbers(made):
+    _, result, _ = made
+    naive, crma = result["methods"]["naive"], result["methods"]["crma"]
+    assert [len(m["exact"]) for m in (naive, crma)] == [4, 4]
+    assert naive["exact"][0] == crma["exact"][0]
+    assert naive["trained_parameters"] == pytest.approx(crma["trained_parameters"], rel=0.06)
+    assert len(result["steps"]["naive"]) == len(result["steps"]["crma"])
+    assert any(s["grad_backbone"] for s in result["steps"]["crma"])
+
+
+def test_the_stack_it_leaves_can_be_used(made):
+    folder, result, _ = made
+    assert [d.name for d in Stack.open(folder / "stack").manifest.domains] == result["domains"]
+    assert result["certificate"]["holds"]
+
+
+def test_report_picture_and_receipt_hold_the_same_run(made):
+    folder, result, _ = made
+    receipt = json.loads((folder / "report.json").read_text())
+    assert receipt["methods"] == json.loads(json.dumps(result["methods"]))
+    assert "<svg" in (folder / "report.svg").read_text()
+    assert result["samples"][0]["question"] in (folder / "report.html").read_text().replace("&#x27;", "'")
+
+
+def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path, toy_base: Path):
+    (tmp_path / "mine").mkdir()
+    keep = tmp_path / "mine" / "notes.txt"
+    keep.write_text("keep me")
+    with pytest.raises(ConfigError, match="not the demo's"):
+        run_demo(tmp_path / "mine", tmp_path / "r.html", base=str(toy_base), say=lambda _: None)
+    assert keep.read_text() == "keep me"
