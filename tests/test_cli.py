@@ -130,6 +130,9 @@ def test_errors_are_messages_not_tracebacks(stack: Path, tmp_path: Path, rows: P
     code, text = crma("learn", stack, "other", rows, "--frames", "light", "--json")
     assert code == 1
     assert "keeps the backbone" in json.loads(text)["error"]["message"]
+    code, text = crma("learn", stack, "other", rows, "--lr", -1, "--json")
+    assert code == 1
+    assert "lr" in json.loads(text)["error"]["message"]
 
 
 def test_help_needs_no_torch():

@@ -73,8 +73,7 @@ def _spectral_norms(served: ServedStack) -> np.ndarray:
     modules = dict(served.model.named_modules())
     assert served.backbone is not None
     for site in served.backbone.sites:
-        inner = modules[site.name]
-        inner = inner.get_base_layer() if hasattr(inner, "get_base_layer") else inner
+        inner = modules.get(f"{site.name}.base_layer", modules[site.name])  # under a LoRA or not
         w = dense_weight(inner, site).double().cpu()
         gram = w @ w.mT if w.shape[0] <= w.shape[1] else w.mT @ w
         norms.append(torch.linalg.eigvalsh(gram)[-1].clamp(min=0).sqrt().item())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -43,10 +44,11 @@ def _reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except CrmaError as error:
+        except (CrmaError, ValidationError) as error:
+            kind = type(error).__name__ if isinstance(error, CrmaError) else "ConfigError"
             if kwargs.get("as_json"):
-                _print_json({"error": {"type": type(error).__name__, "message": str(error)}})
-            err.print(f"[red]error[/red] ({type(error).__name__}): ", end="")
+                _print_json({"error": {"type": kind, "message": str(error)}})
+            err.print(f"[red]error[/red] ({kind}): ", end="")
             err.print(str(error), markup=False, highlight=False)
             raise typer.Exit(1) from error
 

@@ -18,9 +18,9 @@ class LearnConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: float = Field(default=3.0, gt=0)
-    lr: float = Field(default=1e-3, gt=0, description="of the domain's LoRA")
-    lr_backbone: float = Field(default=1e-3, gt=0, description="of the backbone's frames")
-    lr_mixing: float = Field(default=1e-2, gt=0, description="of the backbone's mixing logits and gates")
+    lr: float = Field(default=1e-3, gt=0, le=1e3, description="of the domain's LoRA")
+    lr_backbone: float = Field(default=1e-3, gt=0, le=1e3, description="of the backbone's frames")
+    lr_mixing: float = Field(default=1e-2, gt=0, le=1e3, description="of the backbone's mixing logits and gates")
     batch_size: int = Field(default=8, ge=1)
     rank: int = Field(default=8, ge=1, le=512)
     alpha: float | None = Field(default=None, gt=0, description="LoRA's alpha; None is 2 × rank")
