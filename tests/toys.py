@@ -60,7 +60,7 @@ def toy_tokenizer() -> PreTrainedTokenizerFast:
     return wrapped
 
 
-def save_toy(folder: Path, family: str = "llama", *, seed: int = 0) -> Path:
-    toy_model(family, seed=seed, dtype=torch.bfloat16).save_pretrained(folder)
+def save_toy(folder: Path, family: str = "llama", *, seed: int = 0, hidden: int = 32) -> Path:
+    toy_model(family, seed=seed, dtype=torch.bfloat16, hidden=hidden).save_pretrained(folder)
     toy_tokenizer().save_pretrained(folder)
     return folder
