@@ -278,9 +278,12 @@ def evaluate(
 
 @app.command()
 @_reports_errors
-def status(stack: StackArg, base: BaseOption = None, as_json: AsJson = False) -> None:
+def status(stack: StackArg, as_json: AsJson = False) -> None:
     """What the stack holds: domains with their losses and drift, snapshots and how far they moved, sizes."""
-    found = _open(stack, base).status()
+    from crma.stack.stack import Stack
+    from crma.status import status_of
+
+    found = status_of(Stack.open(stack))
     if as_json:
         _print_json(found)
         return
@@ -298,7 +301,7 @@ def status(stack: StackArg, base: BaseOption = None, as_json: AsJson = False) ->
     out.print(table)
     for s in found["snapshots"]:
         moved = s["distance_to_parent"]
-        far = f", moved δ mean {moved['mean']:.4f}, max {moved['max']:.4f}" if moved else ""
+        far = f", moved δ mean {moved['mean']:.4f}, max {moved['max']:.4f}" if moved["max"] is not None else ""
         out.print(f"snapshot {s['id']} ({s['domain']}): {s['share']:.0%} of the proposal{far}")
     out.print(", ".join(f"{k} {v / 1e6:.2f} MB" for k, v in found["sizes"].items()))
 
@@ -309,11 +312,13 @@ def forget(
     stack: StackArg,
     domain: Annotated[str, typer.Argument(metavar="DOMAIN")],
     rewind: Annotated[bool, typer.Option("--rewind", help="Also go back to the snapshot before it.")] = False,
-    base: BaseOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove a domain exactly: its LoRA, its rows, its part of the router."""
-    found = _open(stack, base).forget(domain, rewind=rewind)
+    from crma.forgetting import forget_domain
+    from crma.stack.stack import Stack
+
+    found = forget_domain(Stack.open(stack), domain, rewind=rewind)
     if as_json:
         _print_json(asdict(found))
         return

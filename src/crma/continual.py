@@ -15,23 +15,15 @@ from crma.bench.metrics import drift_pct
 from crma.data.render import Rendered, end_of_turn_ids, render_all, render_prompt
 from crma.errors import DataError
 from crma.export import export_domains
+from crma.forgetting import Forgotten, forget_domain
 from crma.generate.engine import generate
 from crma.learning import Data, Learning, Learnt, Listener
-from crma.model.backbone import distance
 from crma.served import ServedStack
-from crma.stack.layout import SnapshotRecord
+from crma.status import status_of
 from crma.train.config import LearnConfig
 from crma.types import Example, Matrix, Message, Reply, Route, Score, check_domain_name
 
 __all__ = ["ContinualModel", "Evaluation", "Forgotten"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Forgotten:
-    domain: str
-    trained_after: tuple[str, ...]  # later snapshots, which still carry what they learnt from it
-    snapshot_before: str | None
-    rewound: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,41 +177,7 @@ class ContinualModel(ServedStack):
 
     def status(self) -> dict[str, Any]:
         """The stack in numbers, for a person or a program; measured when the last domain was committed."""
-        manifest = self.stack.manifest
-        return {
-            "base": manifest.base.model_dump(),
-            "backbone": manifest.backbone,
-            "head": manifest.head,
-            "domains": [
-                {
-                    "name": d.name,
-                    "learnt": d.learnt,
-                    "rows": d.rows,
-                    "snapshot_learnt": d.snapshot_learnt,
-                    "snapshot_pinned": d.snapshot_pinned,
-                    "loss_base": d.loss_base,
-                    "loss_after": d.loss_after,
-                    "loss_now": d.loss_now,
-                    "drift_pinned_pct": _drift(d.loss_after, d.loss_now),
-                    "drift_floating_pct": _drift(d.loss_after, d.loss_floating),
-                }
-                for d in manifest.domains
-            ],
-            "snapshots": [
-                {"id": s.id, "domain": s.domain, "share": s.alpha, "distance_to_parent": self.snapshot_distance(s)}
-                for s in manifest.snapshots
-            ],
-            "sizes": self.stack.sizes(),
-        }
-
-    def snapshot_distance(self, snapshot: SnapshotRecord) -> dict[str, float] | None:
-        """δ of the step from its parent, over the sites: {"mean", "max"}; None for a parent that is gone."""
-        known = {s.id for s in self.stack.manifest.snapshots}
-        if self.backbone is None or self.initial is None or (snapshot.parent and snapshot.parent not in known):
-            return None
-        before = self.snapshot_state(snapshot.parent) if snapshot.parent else self.initial
-        moved = distance(self.backbone, before, self.snapshot_state(snapshot.id))
-        return {"mean": float(moved.mean()), "max": float(moved.max())}
+        return status_of(self.stack)
 
     def verify(self) -> dict[str, Any]:
         """Check files, ledger and the bounds of every site of every snapshot anew; see `crma.audit`."""
@@ -244,39 +202,7 @@ class ContinualModel(ServedStack):
             rewind: also make the snapshot before it the head, so that what is learnt from now on does not build on it.
                 Domains learnt since stay pinned to the snapshots they need.
         """
-        with self.stack.lock():
-            manifest = self.stack.manifest
-            record = manifest.domain(domain)
-            order = [s.id for s in manifest.snapshots]
-            own = next((s for s in manifest.snapshots if s.domain == domain), None)
-            after = tuple(order[order.index(own.id) :]) if own else ()
-            before = own.parent if own else manifest.head
-            router = self.router()
-            with self.stack.transaction() as tx:
-                rest = tuple(d for d in manifest.domains if d.name != domain)
-                changes: dict[str, Any] = {"domains": rest}
-                tx.remove(record.adapter)
-                if record.rows_kept:
-                    tx.remove(record.rows_kept)
-                if router is not None:
-                    changes["router"] = self.write_router(tx, router.without_domain(domain)) if rest else None
-                    if not rest and manifest.router:
-                        tx.remove(manifest.router)
-                if rewind and own is not None:
-                    changes["head"] = before
-                head = changes.get("head", manifest.head)
-                needed = {head, *(d.snapshot_pinned for d in rest), *(d.snapshot_learnt for d in rest)}
-                stays = tuple(s for s in manifest.snapshots if s.id in needed or not rewind)
-                for snapshot in manifest.snapshots:
-                    if snapshot not in stays:
-                        tx.remove(snapshot.folder)
-                changes["snapshots"] = stays
-                tx.update(**changes)
-                tx.log({"kind": "forget", "domain": domain, "rewound": rewind, "trained_after": list(after)})
+        forgotten = forget_domain(self.stack, domain, rewind=rewind)
         self.adapters.remove(domain)
         self._rows = {key: rows for key, rows in self._rows.items() if key[0] != domain}
-        return Forgotten(domain=domain, trained_after=after, snapshot_before=before, rewound=rewind)
-
-
-def _drift(after: float | None, now: float | None) -> float | None:
-    return drift_pct(after, now) if after is not None and now is not None else None
+        return forgotten

@@ -139,7 +139,7 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
                 "id": s["id"],
                 "domain": s["domain"],
                 "share": s["share"],
-                "distance": (s["distance_to_parent"] or {}).get("max"),
+                "distance": s["distance_to_parent"]["max"],
             }
             for s in status["snapshots"]
         ],

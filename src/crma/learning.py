@@ -16,13 +16,16 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import numpy as np
+
 from crma.data.batches import Plan, plan_batches
 from crma.data.domains import prepare_domain, split_hashes
 from crma.data.render import Rendered, RenderedSplit, render_all
 from crma.data.sources import read_examples
 from crma.errors import ConfigError, DataError, TrainingDivergedError
+from crma.forgetting import write_router
 from crma.model.adapters import peft_config, to_file
-from crma.model.backbone import State
+from crma.model.backbone import State, distance
 from crma.served import UNSAVED, ServedStack
 from crma.session import Session
 from crma.stack.layout import WORK, DomainRecord, SnapshotRecord
@@ -315,6 +318,7 @@ class Learning:
             )
         moved = verdict is not None and (verdict.share > 0 or manifest.head is None)
         snapshot = manifest.next_snapshot_id if moved else manifest.head
+        moved_by = self._moved_by(manifest.head, new) if moved else None
         records = [self._remeasure(d, snapshot, verdict) for d in manifest.domains]
         router = self.served.router_with(self.domain, split)
         weights = self.served.adapters.weights(self.domain)
@@ -345,13 +349,15 @@ class Learning:
                         alpha=verdict.share,
                         folder=place,
                         created=_now(),
+                        distance_mean=None if moved_by is None else float(moved_by.mean()),
+                        distance_max=None if moved_by is None else float(moved_by.max()),
                     )
                     changes |= {"head": snapshot, "snapshots": (*manifest.snapshots, made)}
                 kept = None
                 if self.config.keep_rows and (split.validation or split.test):
                     kept = tx.fresh_path(f"rows/{self.domain}")
                     tx.write_lines(f"{kept}/rows.jsonl", _rows_to_keep(split))
-                version = self.served.write_router(tx, router)
+                version = write_router(self.served.stack, tx, router)
                 record = DomainRecord(
                     name=self.domain,
                     adapter=folder,
@@ -400,6 +406,13 @@ class Learning:
             seconds=time.perf_counter() - self.began,
             losses=losses,
         )
+
+    def _moved_by(self, head: str | None, new: State | None) -> np.ndarray | None:
+        """δ of the step from the snapshot before to `new`, a site (METHOD section 3): it needs no data."""
+        before = self.served.snapshot_state(head) if head else self.served.initial
+        if self.served.backbone is None or before is None or new is None:
+            return None
+        return distance(self.served.backbone, before, new)
 
     def _remeasure(self, record: DomainRecord, snapshot: str | None, verdict: Verdict | None) -> DomainRecord:
         """An earlier domain under the snapshot to come: promoted where its validation loss is no worse, else pinned."""

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from crma.data.render import Rendered, ensure_chat_template, render_all
 from crma.errors import BaseMismatchError
+from crma.forgetting import read_router
 from crma.model.adapters import Adapters, from_file
 from crma.model.backbone import BackboneConfig, State, attach_backbone, interpolate
 from crma.model.base import Base, Precision, load_base
@@ -21,7 +22,7 @@ from crma.model.features import prompt_features
 from crma.route.background import BACKGROUND_PROMPTS
 from crma.route.centroid import LAYER_FRACTION, Router
 from crma.stack.layout import BaseReference
-from crma.stack.stack import Stack, Transaction
+from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
 from crma.train.objectives import evaluate_rows
 from crma.train.processes import forget_cut_forward, shard_base
@@ -218,21 +219,13 @@ class ServedStack:
         return found
 
     def router(self) -> Router | None:
-        path = self.stack.manifest.router
-        return Router.from_arrays(self.stack.read_tensors(f"{path}/router.safetensors")) if path else None
+        return read_router(self.stack)
 
     def router_with(self, domain: str, split: Split) -> Router:
         router = self.router() or Router.empty(self.features(BACKGROUND_PROMPTS))
         own = self.features([e.prompt for e in split.train])
         held_out = self.features([e.prompt for e in split.validation]) if split.validation else None
         return router.with_domain(domain, own, held_out)
-
-    def write_router(self, tx: Transaction, router: Router) -> str:
-        path = tx.fresh_path("router/router")
-        tx.write_tensors(f"{path}/router.safetensors", router.to_arrays())
-        if self.stack.manifest.router:
-            tx.remove(self.stack.manifest.router)
-        return path
 
     # --- processes ---------------------------------------------------------------------------------------------
 

@@ -111,6 +111,8 @@ class SnapshotRecord(_Value):
     alpha: Finite
     folder: str
     created: str
+    distance_mean: Finite | None = None  # δ = ‖ΔW − ΔW of the parent‖₂ / ‖W‖₂, over the sites
+    distance_max: Finite | None = None
 
 
 class DomainRecord(_Value):
