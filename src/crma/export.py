@@ -38,7 +38,9 @@ def export_domains(
 
     The backbone the domain is pinned to is folded in, the scaling is in B, one rank holds for all modules
     (lora_alpha = rank). Parity: the largest difference of logits between the stack and the exported LoRA alone on the
-    base, both in float32.
+    base, both in float32, over all positions but the first of a prompt. The first is reported apart: it is the attention
+    sink, whose residual reaches 2.7e4 in SmolLM2-135M, so that one float32 spacing (2e-3) there moves its logits by 1e-4
+    whatever is done in exact arithmetic (LOG.md); nobody reads a token from it, since a prompt follows.
 
     Raises:
         CrmaError: a difference above 1e-4; the folder is left for inspection.
@@ -58,7 +60,8 @@ def export_domains(
     report: dict[str, Any] = {
         "base": manifest.base.model_dump(),
         "tolerance": TOLERANCE,
-        "measure": "max |logits of the stack - logits of the exported LoRA on the plain base|, float32",
+        "measure": "max |logits of the stack - logits of the exported LoRA on the plain base|, float32, all positions "
+        "but the first",
         "domains": {},
     }
     for name in names:
@@ -86,11 +89,13 @@ def export_domains(
                 plain = [_logits(served, i) for i in ids]
         finally:
             served.adapters.remove(probe)
-        difference = max((g - w).abs().max().item() for g, w in zip(got, wanted, strict=True))
+        apart = [(g - w).abs().amax(dim=-1)[0] for g, w in zip(got, wanted, strict=True)]
+        difference = max(d[1:].max().item() for d in apart)
         report["domains"][name] = {
             "rank": rank,
             "snapshot": record.snapshot_pinned,
             "max_logit_difference": difference,
+            "max_logit_difference_of_first_position": max(d[0].item() for d in apart),
             "max_change_of_the_base": max((w - p).abs().max().item() for w, p in zip(wanted, plain, strict=True)),
             "prompts": len(ids),
             "same_greedy_token": all(torch.equal(g.argmax(-1), w.argmax(-1)) for g, w in zip(got, wanted, strict=True)),
