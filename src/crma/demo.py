@@ -45,12 +45,17 @@ class _Clock:
 
     def __init__(self, say: Say, work: float) -> None:
         self.say, self.work, self.done = say, work, 0.0
-        self.began = time.perf_counter()
+        self.began = self.working_since = time.perf_counter()
+
+    def ready(self) -> None:
+        """What came before (loading, converting once) says nothing about the pace of what follows."""
+        self.working_since = time.perf_counter()
 
     def __call__(self, text: str, work: float = 0.0) -> None:
         self.done += work
         spent = time.perf_counter() - self.began
-        left = f", about {spent * (self.work - self.done) / self.done:.0f} s left" if self.done else ""
+        pace = (time.perf_counter() - self.working_since) / self.done if self.done else 0.0
+        left = f", about {pace * (self.work - self.done):.0f} s left" if self.done else ""
         self.say(f"[{spent:4.0f} s{left}] {text}")
 
     def step(self, work: float = 1.0) -> None:
@@ -69,14 +74,15 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
     """
     _clear(folder)
     worlds = {name: make_world(name, seed=seed, **WORLD).split for name in DOMAINS}
-    config = LearnConfig(epochs=5, lr=4e-3, lr_backbone=4e-3, batch_size=3, max_length=128, seed=seed)
+    config = LearnConfig(epochs=4, lr=4e-3, lr_backbone=4e-3, batch_size=3, max_length=128, seed=seed)
     asked = [(name, e) for name in DOMAINS for e in worlds[name].test]
     steps = round(config.epochs * -(-len(worlds[DOMAINS[0]].train) // config.batch_size))
     clock = _Clock(say, work=2 * len(DOMAINS) * steps + _ASKING * (2 * len(DOMAINS) + 2))
 
-    clock(f"the base model: {base}")
+    clock(f"the base model: {base} (the first time it is converted, half a minute)")
     shape = BackboneConfig(seed=seed)
     model = ContinualModel.create(folder, base=base, backbone=shape)
+    clock.ready()
     untouched = [
         r.text for r in model.ask_many([e.prompt for _, e in asked], domain="base", max_new_tokens=ANSWER_TOKENS)
     ]
