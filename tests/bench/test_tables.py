@@ -15,8 +15,13 @@ SUMMARY = {"learning_loss": 1.0, "average_loss": 1.25, "drift_mean_pct": 25.0, "
 def test_a_condition_is_a_row():
     table = condition_table({"naive": {"summary": SUMMARY, "trained_parameters": 2_950_000}})
     assert table.splitlines()[-1] == (
-        "| one LoRA, trained on (naive) | 2.95 M | 1.0000 | 1.2500 | +25.00 % | +50.00 % |"
+        "| one LoRA, trained on (naive) | 2.95 M | 1.0000 | 1.2500 | - | +25.00 % | +50.00 % |"
     )
+
+
+def test_the_routed_loss_is_the_mean_over_domains():
+    receipt = {"summary": SUMMARY, "trained_parameters": 1_000_000, "evaluation": {"routed": [1.0, 2.0]}}
+    assert "| 1.2500 | 1.5000 | +25.00 % |" in condition_table({"crma": receipt})
 
 
 def test_a_hole_in_the_matrix_stays_a_hole():

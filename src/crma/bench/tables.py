@@ -21,16 +21,18 @@ def read_receipts(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any
 
 
 def condition_table(receipts: Mapping[str, Mapping[str, Any]]) -> str:
-    """Conditions in rows: trained numbers, loss just after each domain, loss at the end, drift mean and worst."""
+    """Conditions in rows: trained numbers, loss just after each domain, at the end, at the end as routed, drifts."""
     lines = [
-        "| method | trained numbers a domain | test loss just after | at the end | drift, mean | drift, worst |",
-        "|---|---|---|---|---|---|",
+        "| method | numbers trained | test loss just after | at the end | the same, routed | drift, mean | worst |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, receipt in receipts.items():
         s = receipt["summary"]
+        routed = receipt["evaluation"]["routed"] if "evaluation" in receipt else None  # one model needs no router
         lines.append(
             f"| {_LABELS[name]} | {receipt['trained_parameters'] / 1e6:.2f} M | {s['learning_loss']:.4f} | "
-            f"{s['average_loss']:.4f} | {s['drift_mean_pct']:+.2f} % | {s['drift_worst_pct']:+.2f} % |"
+            f"{s['average_loss']:.4f} | {f'{sum(routed) / len(routed):.4f}' if routed else '-'} | "
+            f"{s['drift_mean_pct']:+.2f} % | {s['drift_worst_pct']:+.2f} % |"
         )
     return "\n".join(lines)
 
