@@ -1,6 +1,6 @@
 """The demo: three fictional domains learnt in sequence, by one naive LoRA and by CRMA, and what each remembers.
 
-About three minutes on two cores. The facts are invented (data/worlds.py), so the base cannot know them, and the
+About three and a half minutes on two cores. The facts are invented (data/worlds.py), so the base cannot know them, and the
 questions asked are paraphrases that were never trained.
 """
 
@@ -31,9 +31,9 @@ from crma.web.report import render_picture, render_report
 __all__ = ["run_demo"]
 
 DOMAINS = ("medicine", "law", "finance")
-# Nine facts a domain, each taught in four wordings and asked in another one.
-WORLD = {"entities": 3, "attributes": 3, "train_paraphrases": 4}
-ANSWER_TOKENS = 12
+# Six facts a domain, each taught in four wordings and asked in another one.
+WORLD = {"entities": 2, "attributes": 3, "train_paraphrases": 4}
+ANSWER_TOKENS = 8
 STRANGERS = 8
 _ASKING = 12.0  # answering every question once, in training steps (measured)
 
@@ -74,7 +74,7 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
     """
     _clear(folder)
     worlds = {name: make_world(name, seed=seed, **WORLD).split for name in DOMAINS}
-    config = LearnConfig(epochs=4, lr=4e-3, lr_backbone=4e-3, batch_size=3, max_length=128, seed=seed)
+    config = LearnConfig(epochs=5, lr=4e-3, lr_backbone=4e-3, batch_size=3, max_length=128, seed=seed)
     asked = [(name, e) for name in DOMAINS for e in worlds[name].test]
     steps = round(config.epochs * -(-len(worlds[DOMAINS[0]].train) // config.batch_size))
     clock = _Clock(say, work=2 * len(DOMAINS) * steps + _ASKING * (2 * len(DOMAINS) + 2))
