@@ -1,7 +1,7 @@
 """The demo: three fictional domains learnt in sequence, by one naive LoRA and by CRMA, and what each remembers.
 
-About three and a half minutes on two cores. The facts are invented (data/worlds.py), so the base cannot know them, and the
-questions asked are paraphrases that were never trained.
+About three and a half minutes on two cores. The facts are invented (data/worlds.py), so the base cannot know them, and
+the questions asked are paraphrases that were never trained.
 """
 
 from __future__ import annotations
