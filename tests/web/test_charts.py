@@ -87,6 +87,9 @@ def test_every_label_of_the_picture_has_its_own_room(several: list[Panel], title
     st.booleans(),
     st.integers(1, 9),
 )
+@example([[5e-324]], True, 1)
+@example([[5e-324]], False, 1)
+@example([[1e-12, 1e5]], True, 1)
 def test_every_label_of_a_steps_chart_has_its_own_room(columns: list[list[float | None]], log: bool, by: int) -> None:
     count = max(map(len, columns))
     bands = [Band(name="medicine", start=s, stop=min(count, s + by)) for s in range(0, count, by)]

@@ -398,8 +398,14 @@ def _range(trace: Trace) -> str:
     return f"from {min(values):.3g} to {max(values):.3g}" if values else "not measured"
 
 
+# Less than this is drawn as 0: no loss or gradient norm means anything there, and no decade of ticks would hold it.
+_LEAST = 1e-12
+
+
 def _drawable(value: float | None, log: bool) -> float | None:
-    return None if value is None or not math.isfinite(value) or value < 0 or (log and value == 0) else value
+    if value is None or not math.isfinite(value) or value < 0 or (log and value < _LEAST):
+        return None
+    return value if value >= _LEAST else 0.0
 
 
 def _ticks(low: float, high: float) -> list[float]:
