@@ -59,6 +59,8 @@ class Group:
         return self.lr * learning_rate_share(self.steps_before + step, self.steps_in_all or steps, warmup)
 
 
+_LONGEST_PLAIN = 512  # tokens; 8 rows of them and 9 heads keep 75 MB a block in float32
+
 _Live = tuple[Group, str, nn.Parameter]
 
 
@@ -129,6 +131,7 @@ def fit(
     model.train()
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
+    switched = _plain_attention(model, device, max((len(r.input_ids) for r in rows), default=0))
     try:
         for step in range(start.step if start else 0, len(plan)):
             began = time.perf_counter()
@@ -179,6 +182,8 @@ def fit(
     finally:
         optimizer.zero_grad()
         model.eval()
+        if switched is not None:
+            model.set_attn_implementation(switched)  # pyright: ignore[reportCallIssue]
         if config.gradient_checkpointing:
             model.gradient_checkpointing_disable()  # pyright: ignore[reportCallIssue]
         _require_gradients_of(model, ())
@@ -189,6 +194,20 @@ def _require_gradients_of(model: nn.Module, trained: Sequence[nn.Parameter]) -> 
         parameter.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
+
+
+def _plain_attention(model: nn.Module, device: torch.device, longest: int) -> str | None:
+    """Switch to attention as plain matrix products where that trains faster; returns what it was.
+
+    On a CPU the backward of torch's fused attention is slow in bfloat16: 216 against 170 tokens/s at 8 rows of 100
+    tokens. Plain attention keeps L² numbers a head, so long rows keep the fused one.
+    """
+    config = getattr(model, "config", None)
+    before = getattr(config, "_attn_implementation", None)
+    if device.type != "cpu" or before != "sdpa" or longest > _LONGEST_PLAIN:
+        return None
+    model.set_attn_implementation("eager")  # pyright: ignore[reportCallIssue]
+    return before
 
 
 def _micro_batches(indices: Sequence[int], accelerator: Accelerator, size: int) -> list[Sequence[int]]:
