@@ -45,7 +45,7 @@ def audit(served: ServedStack) -> dict[str, Any]:
             change = gates * operators * served.backbone.config.strength * stored / true_norms if learnt else None
             limit = served.backbone.config.strength
             holds = {
-                "mixing": certificate.holds,
+                "mixing": certificate.holds and served.backbone.config.bounded,
                 "operator": bool(operators.max() <= 1.0 + OPERATOR_TOLERANCE),
                 "change": bool(change is None or change.max() <= limit * (1.0 + OPERATOR_TOLERANCE)),
             }

@@ -73,6 +73,48 @@ def _open(stack: Path, base: str | None = None, **options: Any) -> Any:
     return ContinualModel.from_pretrained(stack, base=base, **options)
 
 
+bench_app = typer.Typer(help="The benchmark: run its recipes, and report from its receipts.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
+
+
+@bench_app.command("run")
+@_reports_errors
+def bench_run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="smoke, small or paper.")],
+    stream: Annotated[str | None, typer.Option(help="Only this stream of domains.")] = None,
+    condition: Annotated[str | None, typer.Option(help="Only this condition.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only this seed.")] = None,
+    order: Annotated[int | None, typer.Option(help="Only this order of the domains.")] = None,
+    results: Annotated[Path, typer.Option(help="Where the receipts go.")] = Path("results"),
+    work: Annotated[Path, typer.Option(help="Scratch: what a killed run goes on from.")] = Path(".bench"),
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the receipts of a recipe that are not there yet. Kill it at any time; two at once share the work."""
+    from crma.benchmark.recipes import recipe_named
+    from crma.benchmark.runner import run_recipe
+
+    _quiet_libraries()
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    written = run_recipe(
+        recipe_named(recipe),
+        results,
+        work,
+        stream=stream,
+        condition=condition,
+        seed=seed,
+        order=order,
+        say=lambda text: err.print(text, highlight=False, markup=False, soft_wrap=True),
+    )
+    if as_json:
+        _print_json({"written": [str(path) for path in written]})
+    else:
+        out.print(f"{len(written)} receipts written under {results / recipe}", highlight=False)
+
+
 @app.command()
 @_reports_errors
 def demo(

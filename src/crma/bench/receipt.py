@@ -1,4 +1,4 @@
-"""A receipt: the JSON file a number is computed from, with all that is needed to get it again."""
+"""A receipt: the JSON file a number is computed from, with all that is needed to get it again (PROTOCOL rule 10)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,121 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-__all__ = ["machine", "write_receipt"]
+from crma.errors import DataError
+from crma.types import Matrix
+
+__all__ = ["Measurement", "Receipt", "View", "machine", "read_receipts", "write_receipt"]
 
 _PACKAGES = ("crma", "torch", "transformers", "peft", "accelerate", "numpy", "safetensors")
+
+# Under what a domain's rows were scored. base: the untouched base. floating: what the method ends with after `after`
+# domains (one adapter, or the domain's adapter under the last backbone). pinned: the domain's adapter under the
+# snapshot it is verified on. routed, random, single, tfidf: what serves it when that router chooses.
+View = Literal["base", "floating", "pinned", "routed", "random", "single", "tfidf"]
+
+
+class Measurement(BaseModel):
+    """One domain's rows under one view: each row's own mean loss, in nats a supervised token, and its tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    after: int = Field(ge=0, description="domains learnt before; 0 is the base")
+    domain: str
+    view: View
+    split: Literal["test", "validation"] = "test"
+    losses: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Measurement:
+        if len(self.losses) != len(self.tokens) or not self.losses:
+            raise ValueError(f"{len(self.losses)} losses and {len(self.tokens)} token counts")
+        return self
+
+    @property
+    def loss(self) -> float:
+        """The mean over supervised tokens: what training minimises."""
+        return sum(x * n for x, n in zip(self.losses, self.tokens, strict=True)) / sum(self.tokens)
+
+
+class Receipt(BaseModel):
+    """One run: one condition, one stream of domains, one seed, one order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[2] = 2
+    made: str = ""
+    machine: Mapping[str, Any] = Field(default_factory=dict)
+    recipe: str
+    stream: str  # "far", "near-medical", …
+    kind: Literal["far", "near"]
+    condition: str
+    seed: int
+    order: tuple[str, ...]  # the domains as they were learnt
+    config: Mapping[str, Any]
+    base: Mapping[str, Any]
+    data: Mapping[str, Mapping[str, str]]  # domain -> split -> SHA-256 of its rows
+    rows: Mapping[str, Mapping[str, int]]
+    trained_parameters: int  # that learn at a time
+    stored_parameters: int  # that must be kept to serve all domains
+    tokens: int  # trained on
+    seconds: float
+    peak_memory_mb: float | None = None
+    # True where nothing that was learnt is touched again, so that R[t][i] = R[i][i] need not be measured for t > i.
+    holds: bool = False
+    measurements: tuple[Measurement, ...]
+    routes: Mapping[str, Mapping[str, int]] = Field(default_factory=dict)  # domain -> where its test rows went -> rows
+    shares: Mapping[str, float] = Field(default_factory=dict)  # domain -> share of its proposed backbone accepted
+    spectral: tuple[Mapping[str, Any], ...] = ()  # a line each logged step: see `crma.benchmark.conditions`
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}/{self.stream}/{self.condition}, seed {self.seed}, {' '.join(self.order)}"
+
+    def find(self, view: View, after: int, domain: str, *, split: str = "test") -> Measurement | None:
+        for m in self.measurements:
+            if (m.view, m.after, m.domain, m.split) == (view, after, domain, split):
+                return m
+        if self.holds and view == "floating" and after > (learnt := self.order.index(domain) + 1):
+            return self.find(view, learnt, domain, split=split)
+        return None
+
+    def loss(self, view: View, after: int, domain: str, *, split: str = "test") -> float | None:
+        found = self.find(view, after, domain, split=split)
+        return None if found is None else found.loss
+
+    def matrix(self, view: View = "floating") -> Matrix:
+        """R[t][i] of the test losses under `view`, with the base model's row (0 where that was not measured)."""
+        return Matrix(
+            domains=self.order,
+            base=tuple(self.loss("base", 0, d) or 0.0 for d in self.order),
+            rows=tuple(tuple(self.loss(view, t + 1, d) for d in self.order) for t in range(len(self.order))),
+        )
+
+    def just_after(self) -> dict[str, float]:
+        """R[i][i] a domain; for what learns all at once, its end."""
+        last = len(self.order)
+        found = {d: self.loss("floating", i + 1, d) for i, d in enumerate(self.order)}
+        return {d: x if x is not None else self._must(d, last) for d, x in found.items()}
+
+    def at_end(self, view: View = "floating") -> dict[str, float]:
+        """R[T][i] a domain, in the order of learning."""
+        return {d: self._must(d, len(self.order), view) for d in self.order}
+
+    def _must(self, domain: str, after: int, view: View = "floating") -> float:
+        loss = self.loss(view, after, domain)
+        if loss is None:
+            raise DataError("this receipt lacks a measurement", where=self.name, expected=f"{view} {domain} {after}")
+        return loss
 
 
 def machine() -> dict[str, Any]:
@@ -34,7 +139,37 @@ def machine() -> dict[str, Any]:
 def write_receipt(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` with the time and the machine, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    full = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), **content}
+    full = {**content, "made": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(full, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as stream:
+        json.dump(full, stream, sort_keys=True, separators=(",", ":"))
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
     os.replace(partial, path)
+
+
+def read_receipts(places: Iterable[Path] | Path) -> list[Receipt]:
+    """Every receipt of format 2 under the folders (or files) given, in the order of their paths.
+
+    Raises:
+        DataError: a file that calls itself one and is not.
+    """
+    roots: Sequence[Path] = [places] if isinstance(places, Path) else list(places)
+    files = sorted({f for root in roots for f in ([root] if root.is_file() else root.rglob("*.json"))})
+    found = []
+    for file in files:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != 2:
+            continue
+        try:
+            found.append(Receipt(**content))
+        except ValidationError as error:
+            raise DataError(
+                "this receipt cannot be read",
+                where=str(file),
+                expected="what `crma bench run` writes",
+                got=str(error.errors()[0]),
+                next_step="make it again with `crma bench run`",
+            ) from error
+    return found

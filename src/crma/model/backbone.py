@@ -4,6 +4,8 @@ Shape legend: S = sites, n = directions, m = 2n (the antipodal lift), i = d_in, 
 
 Learnt frames (default):  z' = W x + g ρ ‖W‖₂ · B K A x,   A [n, i] orthonormal rows, B [d, n] orthonormal columns
 Fixed frames (light):     z' = (I + g U (K − I) Uᵀ) W x,   U [d, n] the top left singular vectors of W
+Controls, not bounded:    frames "lora": z' = W x + 2 B A x with plain A, B; mixing "row-stochastic", "free" (any K).
+And mixing "none": M = I, so K = I, bounded.
 with K = ½ (M₁₁ − M₁₂ − M₂₁ + M₂₂) of a doubly stochastic M [2n, 2n] (the paper, arXiv 2606.00382, fixes M; the lift,
 the frames and the gate are ours). ‖K‖₂ = ½ ‖[I, −I] M [I; −I]‖₂ ≤ ½ · √2 · ‖M‖₂ · √2 = ‖M‖₂ = 1, hence ‖B K A‖₂ ≤ 1
 and ‖ΔW‖₂ ≤ |g| ρ ‖W‖₂ for any parameters whatever; in the light form ‖I + g U (K − I) Uᵀ‖₂ ≤ 1.
@@ -11,6 +13,7 @@ and ‖ΔW‖₂ ≤ |g| ρ ‖W‖₂ for any parameters whatever; in the light
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +42,7 @@ __all__ = [
 
 State = dict[str, np.ndarray]  # a backbone's numbers, as a snapshot file holds them
 
+_LORA_SCALE = 2.0  # α / r, as the domains' LoRAs have it
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -47,12 +51,18 @@ class BackboneConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    frames: Literal["learnt", "light"] = "learnt"
+    frames: Literal["learnt", "light", "lora"] = "learnt"
     directions: int = Field(default=16, ge=1, le=512, description="n, the directions a site reads, mixes and writes")
     strength: float = Field(default=0.5, gt=0, le=4, description="ρ: ‖ΔW‖₂ ≤ ρ ‖W‖₂ (learnt frames)")
+    mixing: Literal["doubly-stochastic", "row-stochastic", "free", "none"] = "doubly-stochastic"
     diagonal: float = Field(default=3.0, description="c: the logits start at c·I; 8 leaves almost no gradient")
     sweeps: int = Field(default=5, ge=1, le=50, description="Sinkhorn sweeps before the exact rounding")
     seed: int = 0
+
+    @property
+    def bounded(self) -> bool:
+        """False for what exists to be compared with: the other mixings, and an ordinary shared LoRA for frames."""
+        return self.frames != "lora" and self.mixing in ("doubly-stochastic", "none")
 
 
 class _Operators(NamedTuple):
@@ -99,7 +109,7 @@ class Backbone(nn.Module):
         self._in_groups = _group(s.d_in for s in sites)
         self._out_groups = _group(s.d_out for s in sites)
         generator = torch.Generator().manual_seed(config.seed)
-        learnt = config.frames == "learnt"
+        learnt = config.frames != "light"
 
         def frames(groups: Mapping[int, list[int]]) -> nn.ParameterDict:
             drawn = {
@@ -110,6 +120,9 @@ class Backbone(nn.Module):
 
         self.frames_in = frames(self._in_groups) if learnt else nn.ParameterDict()
         self.frames_out = frames(self._out_groups)
+        if config.frames == "lora":  # begins as LoRA does: one side zero
+            for value in self.frames_out.values():
+                value.data.zero_()
         noise = 0.01 * torch.randn(len(sites), 2 * n, 2 * n, generator=generator)
         self.logits = nn.Parameter(config.diagonal * torch.eye(2 * n) + noise)
         self.gate = nn.Parameter(torch.zeros(len(sites)))
@@ -118,8 +131,17 @@ class Backbone(nn.Module):
     # --- the map -----------------------------------------------------------------------------------------------
 
     def mixing(self) -> Tensor:
-        """M [S, 2n, 2n], doubly stochastic."""
-        return project_to_birkhoff(_whole(self.logits).float(), sweeps=self.config.sweeps)
+        """M [S, 2n, 2n], doubly stochastic (of a control: what stands in its place)."""
+        logits = _whole(self.logits).float()
+        if self.config.mixing == "none":
+            return torch.eye(logits.shape[-1], device=logits.device).expand_as(logits)
+        if self.config.mixing == "row-stochastic":
+            return logits.softmax(dim=-1)
+        if self.config.mixing == "free":
+            m = logits.shape[-1]  # the scale that makes it begin where the doubly stochastic one does
+            diagonal = math.exp(self.config.diagonal)
+            return logits * ((diagonal - 1.0) / (diagonal + m - 1.0) / self.config.diagonal)
+        return project_to_birkhoff(logits, sweeps=self.config.sweeps)
 
     def effective_gate(self) -> Tensor:
         """g [S]. In [−1, 1] with learnt frames: with a gate that starts at 0 and may not turn negative, the half of
@@ -134,6 +156,10 @@ class Backbone(nn.Module):
     def forward(self) -> _Operators:
         """The factors of every site's map, float32. A module call, so that ZeRO-3 gathers the parameters for it."""
         with torch.autocast(self.logits.device.type, enabled=False):
+            if self.config.frames == "lora":
+                writes = self._by_site(self.frames_out, self._out_groups, orthonormalise=False)
+                reads = self._by_site(self.frames_in, self._in_groups, orthonormalise=False)
+                return _Operators([_LORA_SCALE * b for b in writes], [a.mT for a in reads])
             k = _antipodal(self.mixing())
             gate = self.effective_gate()
             out = self._by_site(self.frames_out, self._out_groups, orthonormalise=self.config.frames == "learnt")
@@ -196,9 +222,9 @@ class Backbone(nn.Module):
     def trained(self) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
         """(frames, mixing): the two kinds of parameters, which want different learning rates."""
         named = dict(self.named_parameters())
-        mixing = {name: named[name] for name in ("logits", "gate")}
-        learnt = self.config.frames == "learnt"
-        return {k: v for k, v in named.items() if k not in mixing and learnt}, mixing
+        frames = {k: v for k, v in named.items() if k.startswith("frames") and self.config.frames != "light"}
+        names = {"doubly-stochastic": ("logits", "gate"), "none": ("gate",)}.get(self.config.mixing, ("logits", "gate"))
+        return frames, {} if self.config.frames == "lora" else {name: named[name] for name in names}
 
     def layers(self) -> dict[str, list[int]]:
         """For each parameter the layer of every site along its first dimension."""
@@ -269,6 +295,8 @@ class Backbone(nn.Module):
     def operator_norms(self) -> np.ndarray:
         """‖B K A‖₂ (light: ‖I + g U (K − I) Uᵀ‖₂) a site [S], in float64, from the factors as they are applied."""
         left, right = self._double_factors()
+        if self.config.frames == "lora":
+            return np.array([_product_norm(le, r) for le, r in zip(left, right, strict=True)]) / self._base_norms()
         if self.config.frames == "light":
             # On the complement of U the map is the identity; on its span (1 − g) I + g K where U is orthonormal. From
             # U = Q R it is taken as it is, so that frames which are not (a snapshot from elsewhere) do not pass.
@@ -293,11 +321,17 @@ class Backbone(nn.Module):
         sigma2 = torch.linalg.svdvals(m)[:, 1]
         mixing = torch.linalg.matrix_norm(k - eye, 2)
         size = torch.linalg.matrix_norm(k, 2) * self.config.strength if self.config.frames == "learnt" else mixing
-        columns = torch.stack([gate, sigma2, mixing, gate.abs() * size], dim=-1).tolist()
+        change = gate.abs() * size
+        if self.config.frames == "lora":
+            change = torch.from_numpy(self.operator_norms()).to(change)
+        columns = torch.stack([gate, sigma2, mixing, change], dim=-1).tolist()
         return tuple(
             SiteReport(name=s.name, layer=s.layer, gate=g, sigma2=s2, mixing=mix, relative_change=change)
             for s, (g, s2, mix, change) in zip(self.sites, columns, strict=True)
         )
+
+    def _base_norms(self) -> np.ndarray:
+        return self.norms.cpu().double().numpy()
 
     def _double_factors(self) -> tuple[list[Tensor], list[Tensor]]:
         operators = self()
@@ -366,7 +400,7 @@ def distance(backbone: Backbone, a: State, b: State) -> np.ndarray:
         left_b, right_b = backbone._double_factors()
     finally:
         backbone.load(kept)
-    norms = backbone.norms.cpu().double().numpy() if backbone.config.frames == "learnt" else np.ones(len(left_a))
+    norms = np.ones(len(left_a)) if backbone.config.frames == "light" else backbone._base_norms()
     moved = [
         _product_norm(torch.cat([la, -lb], dim=1), torch.cat([ra, rb], dim=0))
         for la, lb, ra, rb in zip(left_a, left_b, right_a, right_b, strict=True)

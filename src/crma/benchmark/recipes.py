@@ -1,0 +1,140 @@
+"""Recipes: what is run, how large, with which rates; each is data, and changing a number here makes other receipts.
+
+Rates are chosen on validation rows of each stream's tuning domain, from one grid for every method (LOG.md has the grid
+and its losers); they are the same for all conditions but where a condition's point is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from crma.benchmark.streams import Sizes
+from crma.errors import ConfigError
+from crma.train.config import LearnConfig
+
+__all__ = ["RECIPES", "Plan", "Recipe", "recipe_named"]
+
+SEEDS = (0, 42, 1234)  # the paper's
+
+CLAIM = ("naive", "joint", "frozen", "crma")  # the four runs that carry the claim
+CONTROLS = (
+    "base",
+    "naive-low-lr",
+    "frozen-small",
+    "shared-lora",
+    "free-mixing",
+    "row-stochastic",
+    "no-mixing",
+    "reset",
+    "light",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How a recipe runs one stream."""
+
+    sizes: Sizes
+    learn: LearnConfig  # of crma; the others' differ as `crma.benchmark.conditions` says
+    matched_rank: int  # a LoRA alone of this rank trains as many numbers as crma's LoRA with its backbone
+    directions: int = 16
+    orders: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    name: str
+    base: str
+    streams: Mapping[str, Plan]
+    conditions: tuple[str, ...]
+    seeds: tuple[int, ...] = SEEDS
+    # Conditions that run in all of a plan's orders; the others in its first.
+    in_every_order: tuple[str, ...] = field(default=CLAIM)
+
+    def runs(self) -> list[tuple[str, str, int, int]]:
+        """(stream, condition, seed, order), in the order to run them: what carries the claim first."""
+        ranked = [c for c in CLAIM if c in self.conditions] + [c for c in self.conditions if c not in CLAIM]
+        found = []
+        for seed in self.seeds:
+            for condition in ranked:
+                for stream, plan in self.streams.items():
+                    orders = plan.orders if condition in self.in_every_order else plan.orders[:1]
+                    found += [(stream, condition, seed, order) for order in orders]
+        return sorted(found, key=lambda run: (run[3], SEEDS.index(run[2]) if run[2] in SEEDS else run[2]))
+
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="smoke",
+            base="toy",
+            streams={
+                "worlds": Plan(
+                    sizes=Sizes(train=8, validation=4, test=4, max_tokens=128),
+                    learn=LearnConfig(
+                        epochs=2, lr=1e-2, lr_backbone=1e-2, lr_mixing=5e-2, batch_size=4, rank=2, max_length=128
+                    ),
+                    matched_rank=4,
+                    directions=2,
+                    orders=(0, 1),
+                )
+            },
+            conditions=CLAIM + CONTROLS,
+            seeds=(0,),
+        ),
+        Recipe(
+            name="small",
+            base="smollm2-135m",
+            streams={
+                "near-medical": Plan(
+                    sizes=Sizes(train=40, validation=24, test=24, max_tokens=192),
+                    learn=LearnConfig(
+                        epochs=3, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-2, batch_size=4, rank=8, max_length=192
+                    ),
+                    matched_rank=19,
+                    orders=(0, 1),
+                ),
+                "far": Plan(
+                    sizes=Sizes(train=160, validation=40, test=48, max_tokens=128),
+                    learn=LearnConfig(
+                        epochs=2, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-2, batch_size=8, rank=8, max_length=128
+                    ),
+                    matched_rank=19,
+                    orders=(0, 1),
+                ),
+            },
+            conditions=CLAIM + CONTROLS,
+        ),
+        Recipe(
+            name="paper",
+            base="smollm2-135m",
+            streams={
+                "near-medical": Plan(
+                    sizes=Sizes(train=40, validation=24, test=24, max_tokens=192),
+                    learn=LearnConfig(
+                        epochs=3, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-2, batch_size=4, rank=8, max_length=192
+                    ),
+                    matched_rank=19,
+                    orders=(0, 1, 2),
+                ),
+                "far": Plan(
+                    sizes=Sizes(train=500, validation=100, test=200, max_tokens=256),
+                    learn=LearnConfig(
+                        epochs=2, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=8, rank=8, max_length=256
+                    ),
+                    matched_rank=19,
+                    orders=(0, 1, 2),
+                ),
+            },
+            conditions=CLAIM,
+        ),
+    )
+}
+
+
+def recipe_named(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise ConfigError("there is no such recipe", expected=", ".join(RECIPES), got=name)
+    return RECIPES[name]

@@ -1,0 +1,210 @@
+"""Running a recipe: each run to its receipt, resumable after every domain, several processes sharing the work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from crma.bench.receipt import Receipt, read_receipts, write_receipt
+from crma.benchmark.conditions import Listener, condition_named, run
+from crma.benchmark.recipes import Recipe
+from crma.benchmark.streams import STREAMS, load_stream
+from crma.benchmark.toy import toy_base
+from crma.data.domains import leaks, split_hashes
+from crma.data.render import ensure_chat_template
+from crma.errors import ConfigError, DataError
+from crma.model.base import load_base
+from crma.stack import files
+
+__all__ = ["run_recipe"]
+
+
+def run_recipe(
+    recipe: Recipe,
+    results: Path,
+    work: Path,
+    *,
+    stream: str | None = None,
+    condition: str | None = None,
+    seed: int | None = None,
+    order: int | None = None,
+    data: Path | None = None,
+    say: Callable[[str], None] = lambda _text: None,
+    on_event: Listener = lambda _kind, _value: None,
+) -> list[Path]:
+    """Make every receipt of `recipe` that is not there yet (or those of one stream, condition, seed or order).
+
+    A receipt made with these settings is kept as it is. Kill it at any time: the same call goes on after the last
+    domain that was finished, the stack's conditions even inside it. Two processes with the same call share the runs.
+
+    Args:
+        results: receipts go to `results/<recipe>/<stream>/<condition>-seed<seed>-order<order>.json`.
+        work: scratch; a run's folder is removed when its receipt is written.
+
+    Raises:
+        ConfigError: nothing of the recipe fits the choice, or a receipt there was made with other settings.
+    """
+    wanted = {"stream": stream, "condition": condition, "seed": seed, "order": order}
+    chosen = [r for r in recipe.runs() if all(w is None or w == v for w, v in zip(wanted.values(), r, strict=True))]
+    if not chosen:
+        raise ConfigError(
+            f"the recipe '{recipe.name}' has no such run",
+            expected=f"one of {len(recipe.runs())} runs: conditions {', '.join(recipe.conditions)}",
+            got={k: v for k, v in wanted.items() if v is not None},
+        )
+    base = str(toy_base()) if recipe.base == "toy" else recipe.base
+    clock = _Clock(len(chosen), say)
+    written = []
+    for number, (name, which, at, ordering) in enumerate(chosen):
+        path = results / recipe.name / name / f"{which}-seed{at}-order{ordering}.json"
+        clock.begin(number, f"{name} · {which} · seed {at} · order {ordering}")
+        made = _one(recipe, base, (name, which, at, ordering), path, work, data, clock, on_event)
+        if made:
+            written.append(path)
+    return written
+
+
+def _one(
+    recipe: Recipe,
+    base: str,
+    which: tuple[str, str, int, int],
+    path: Path,
+    work: Path,
+    data: Path | None,
+    clock: _Clock,
+    on_event: Listener,
+) -> bool:
+    stream_name, condition_name, seed, order = which
+    stream, plan, condition = STREAMS[stream_name], recipe.streams[stream_name], condition_named(condition_name)
+    config, shape = condition.config(plan, seed), condition.shape(plan, seed)
+    settings = {"learn": config.model_dump(), "backbone": shape.model_dump() if shape else None}
+    settings["condition"] = {"learner": condition.learner, "says": condition.says}
+    if path.is_file():
+        _refuse_other_settings(path, settings)
+        clock.skip("its receipt is there")
+        return False
+    digest = hashlib.sha256(json.dumps([settings, recipe.base], sort_keys=True).encode()).hexdigest()[:8]
+    folder = work / recipe.name / stream_name / f"{condition_name}-seed{seed}-order{order}-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{folder}.lock", timeout=0):
+            if path.is_file():  # while this process loaded, another one finished it
+                clock.skip("its receipt is there")
+                return False
+            tokenizer = load_base(base).tokenizer
+            ensure_chat_template(tokenizer)
+            splits = load_stream(stream, plan.sizes, tokenizer, seed=seed, data=data)
+            leaking = {d: found for d, split in splits.items() if (found := leaks(split))}
+            if leaking:
+                raise DataError("a question stands in two splits", where=stream_name, got=str(leaking)[:200])
+            domains = {d: splits[d] for d in stream.orders[order]}
+            elapsed = folder / "elapsed.json"
+            before = files.read_json(elapsed)["seconds"] if elapsed.is_file() else 0.0
+            began = time.perf_counter()
+            _forget_peak_memory()
+
+            def heard(kind: str, value: Mapping[str, Any]) -> None:
+                if kind == "domain":
+                    files.write_json(elapsed, {"seconds": before + time.perf_counter() - began})
+                    clock.tell(value)
+                on_event(kind, value)
+
+            outcome = run(condition, plan, domains, folder, base=base, seed=seed, on_event=heard)
+            content = Receipt(
+                recipe=recipe.name,
+                stream=stream_name,
+                kind=stream.kind,
+                condition=condition_name,
+                seed=seed,
+                order=stream.orders[order],
+                config=settings,
+                base={**outcome.base, "name": recipe.base},
+                data={d: split_hashes(s) for d, s in splits.items()},
+                rows={
+                    d: {"train": len(s.train), "validation": len(s.validation), "test": len(s.test)}
+                    for d, s in splits.items()
+                },
+                trained_parameters=outcome.trained_parameters,
+                stored_parameters=outcome.stored_parameters,
+                tokens=outcome.tokens,
+                seconds=before + time.perf_counter() - began,
+                peak_memory_mb=_peak_memory_mb(),
+                holds=outcome.holds,
+                measurements=tuple(outcome.measurements),
+                routes=outcome.routes,
+                shares=outcome.shares,
+                spectral=tuple(outcome.spectral),
+            )
+            write_receipt(path, content.model_dump())
+    except Timeout:
+        clock.skip("another process is running it")
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    clock.end()
+    return True
+
+
+def _refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    there = read_receipts(path)
+    if not there or json.loads(json.dumps(there[0].config)) != json.loads(json.dumps(settings)):
+        raise ConfigError(
+            "the receipt there was made with other settings",
+            where=str(path),
+            expected="the recipe's present settings",
+            next_step="move it away, or run with another --results folder; no receipt is overwritten",
+        )
+
+
+class _Clock:
+    """Says which run is on, and how long the rest will take by those that are done."""
+
+    def __init__(self, runs: int, say: Callable[[str], None]) -> None:
+        self.runs, self.say = runs, say
+        self.done: list[float] = []
+        self.number, self.began = 0, time.perf_counter()
+
+    def begin(self, number: int, text: str) -> None:
+        self.number, self.began, self.text = number, time.perf_counter(), text
+
+    def skip(self, reason: str) -> None:
+        self.say(f"[{self.number + 1}/{self.runs}] {self.text}: {reason}")
+
+    def tell(self, domain: Mapping[str, Any]) -> None:
+        spent = time.perf_counter() - self.began
+        left = spent / domain["number"] * (domain["of"] - domain["number"])
+        mean = sum(self.done) / len(self.done) if self.done else spent + left
+        rest = left + mean * (self.runs - self.number - 1)
+        self.say(
+            f"[{self.number + 1}/{self.runs}] {self.text}: {domain['domain']} ({domain['number']} of {domain['of']}); "
+            f"this run about {left / 60:.0f} min more, all at most {rest / 60:.0f}"
+        )
+
+    def end(self) -> None:
+        self.done.append(time.perf_counter() - self.began)
+
+
+def _forget_peak_memory() -> None:
+    """Linux counts the peak anew from here; elsewhere it stays that of the whole process."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _peak_memory_mb() -> float | None:
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
