@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from crma.errors import DataError
 from crma.types import Matrix
 
-__all__ = ["Measurement", "Receipt", "View", "machine", "read_receipts", "write_receipt"]
+__all__ = ["Answers", "Measurement", "Receipt", "View", "machine", "read_receipts", "write_receipt"]
 
 _PACKAGES = ("crma", "torch", "transformers", "peft", "accelerate", "numpy", "safetensors")
 
@@ -51,6 +51,20 @@ class Measurement(BaseModel):
         return sum(x * n for x, n in zip(self.losses, self.tokens, strict=True)) / sum(self.tokens)
 
 
+class Answers(BaseModel):
+    """Questions of one domain that were answered in text, and whether each answer matched exactly.
+
+    Views: base; served (the domain's adapter under its snapshot); backbone-off (the same weights, the backbone
+    bypassed); routed (what the router picks).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    domain: str
+    view: Literal["base", "served", "backbone-off", "routed"]
+    correct: tuple[bool, ...]
+
+
 class Receipt(BaseModel):
     """One run: one condition, one stream of domains, one seed, one order."""
 
@@ -77,6 +91,7 @@ class Receipt(BaseModel):
     # True where nothing that was learnt is touched again, so that R[t][i] = R[i][i] need not be measured for t > i.
     holds: bool = False
     measurements: tuple[Measurement, ...]
+    answers: tuple[Answers, ...] = ()  # at the end, where the stream's questions have one right answer
     routes: Mapping[str, Mapping[str, int]] = Field(default_factory=dict)  # domain -> where its test rows went -> rows
     shares: Mapping[str, float] = Field(default_factory=dict)  # domain -> share of its proposed backbone accepted
     spectral: tuple[Mapping[str, Any], ...] = ()  # a line each logged step: see `crma.benchmark.conditions`

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from accelerate import Accelerator
 
-from crma.bench.receipt import Measurement, View
+from crma.bench.receipt import Answers, Measurement, View
 from crma.benchmark.recipes import Plan
 from crma.continual import ContinualModel
 from crma.data.batches import plan_batches
 from crma.data.render import Rendered, ensure_chat_template, render_all
+from crma.data.worlds import WORLDS, is_exact_match
 from crma.errors import ConfigError
 from crma.model.adapters import AdapterConfig, Adapters, from_file, to_file
 from crma.model.backbone import BackboneConfig
@@ -27,11 +28,12 @@ from crma.stack.stack import Stack
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.loop import Group, fit
 from crma.train.objectives import evaluate_rows
-from crma.types import Score, Split
+from crma.types import Example, Score, Split
 
 __all__ = ["CONDITIONS", "Condition", "Listener", "Outcome", "condition_named"]
 
 Listener = Callable[[str, Mapping[str, Any]], None]
+_ANSWER_TOKENS = 12  # the worlds' answers are two or three words
 ONE = "one"  # the name of the only LoRA, where there is one
 
 
@@ -107,6 +109,7 @@ class Outcome:
     stored_parameters: int
     tokens: int
     holds: bool = False
+    answers: list[Answers] = field(default_factory=list)
     routes: dict[str, dict[str, int]] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
     spectral: list[Mapping[str, Any]] = field(default_factory=list)
@@ -119,6 +122,7 @@ class Notebook:
         self.path = folder / "measured.json"
         known = files.parse_json(self.path, files.read_bytes(self.path)) if self.path.is_file() else {}
         self.measurements = [Measurement(**m) for m in known.get("measurements", ())]
+        self.answers = [Answers(**a) for a in known.get("answers", ())]
         self.tokens: dict[str, int] = known.get("tokens", {})  # phase -> trained on
 
     def has(self, after: int, view: View) -> bool:
@@ -132,8 +136,9 @@ class Notebook:
         self.save()
 
     def save(self) -> None:
-        content = {"measurements": [m.model_dump() for m in self.measurements], "tokens": self.tokens}
-        files.write_json(self.path, content)
+        made = {"measurements": self.measurements, "answers": self.answers}
+        content = {name: [value.model_dump() for value in values] for name, values in made.items()}
+        files.write_json(self.path, {**content, "tokens": self.tokens})
 
 
 def run(
@@ -190,6 +195,9 @@ def _learn_on_a_stack(
         if shape is not None:
             notebook.take(last, "pinned", {d: _served(model, d, rows[d]) for d in names}, rows)
         notebook.take(last, "routed", {d: _routed(model, rows[d], routes[d]) for d in names}, rows)
+    if not notebook.answers and _asks_facts(domains):
+        notebook.answers = [answer for d in names for answer in _answered(model, d, domains[d].test)]
+        notebook.save()
     adapter = sum(p.numel() for p in model.adapters.parameters(names[-1]).values())
     trained = sum(p.numel() for part in model.backbone.trained() for p in part.values()) if model.backbone else 0
     kept = sum(p.numel() for p in model.backbone.parameters()) if model.backbone else 0
@@ -201,6 +209,7 @@ def _learn_on_a_stack(
         stored_parameters=adapter * last + kept,
         tokens=sum(notebook.tokens.values()),
         holds=shape is None,
+        answers=notebook.answers,
         routes={d: {str(r): chosen.count(r) for r in dict.fromkeys(chosen)} for d, chosen in routes.items()},
         shares={d: shares.get(d, 0.0) for d in names} if shape is not None else {},
         spectral=spectral.lines(),
@@ -239,6 +248,28 @@ def _routed(model: ContinualModel, rows: Sequence[Rendered], chosen: Sequence[st
         for index, loss in zip(own, _served(model, domain, [rows[i] for i in own]).losses, strict=True):
             losses[index] = loss
     return Score(loss=0.0, tokens=0, losses=tuple(losses))
+
+
+def _asks_facts(domains: Mapping[str, Split]) -> bool:
+    """Whether these are fictional worlds, whose questions have one right answer each."""
+    return all(d in WORLDS and s.test and (s.test[0].group or "").startswith(f"{d}/") for d, s in domains.items())
+
+
+def _answered(model: ContinualModel, domain: str, examples: Sequence[Example]) -> Iterator[Answers]:
+    """The same weights with the backbone on and off, beside the base and what the router picks; greedy answers."""
+    views: dict[str, dict[str, Any]] = {
+        "base": {"domain": "base"},
+        "served": {"domain": domain},
+        "backbone-off": {"domain": domain, "use_backbone": False},
+        "routed": {},
+    }
+    prompts = [e.prompt for e in examples]
+    for view, options in views.items():
+        if view == "backbone-off" and model.backbone is None:
+            continue
+        replies = model.ask_many(prompts, max_new_tokens=_ANSWER_TOKENS, **options)
+        matches = [is_exact_match(r.text, e.completion) for r, e in zip(replies, examples, strict=True)]
+        yield Answers(domain=domain, view=cast(Any, view), correct=tuple(matches))
 
 
 class _Spectral:

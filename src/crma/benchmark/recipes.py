@@ -72,7 +72,7 @@ RECIPES: Mapping[str, Recipe] = {
             base="toy",
             streams={
                 "worlds": Plan(
-                    sizes=Sizes(train=8, validation=4, test=4, max_tokens=128),
+                    sizes=Sizes(train=16, validation=4, test=4, max_tokens=128),
                     learn=LearnConfig(
                         epochs=2, lr=1e-2, lr_backbone=1e-2, lr_mixing=5e-2, batch_size=4, rank=2, max_length=128
                     ),
@@ -83,6 +83,20 @@ RECIPES: Mapping[str, Recipe] = {
             },
             conditions=CLAIM + CONTROLS,
             seeds=(0,),
+        ),
+        Recipe(
+            name="inference",
+            base="smollm2-135m",
+            streams={
+                "worlds-five": Plan(
+                    sizes=Sizes(train=80, validation=20, test=20, max_tokens=128),
+                    learn=LearnConfig(
+                        epochs=4, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-2, batch_size=4, rank=8, max_length=128
+                    ),
+                    matched_rank=19,
+                )
+            },
+            conditions=("frozen-small", "frozen", "crma"),
         ),
         Recipe(
             name="small",

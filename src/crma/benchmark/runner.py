@@ -140,6 +140,7 @@ def _one(
                 peak_memory_mb=_peak_memory_mb(),
                 holds=outcome.holds,
                 measurements=tuple(outcome.measurements),
+                answers=tuple(outcome.answers),
                 routes=outcome.routes,
                 shares=outcome.shares,
                 spectral=tuple(outcome.spectral),

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from crma.data.domains import split_examples
 from crma.data.render import render
 from crma.data.sources import read_examples
-from crma.data.worlds import make_world
+from crma.data.worlds import WORLDS, make_world
 from crma.errors import ConfigError, DataError
 from crma.types import Example, Split
 
@@ -68,6 +68,8 @@ _FAR = (
     ("financial", "science", "medical", "code", "legal"),
 )
 _WORLD = ("medicine", "law", "finance")
+# Facts a domain = entities × attributes; each is taught in four wordings and asked in two others, one a split.
+_ATTRIBUTES, _WORDINGS = 2, 4
 
 STREAMS: Mapping[str, Stream] = {
     stream.name: stream
@@ -89,6 +91,8 @@ STREAMS: Mapping[str, Stream] = {
         ),
         # Invented facts, made on the fly: what the smoke test runs on, with no file at all.
         Stream(name="worlds", kind="far", orders=(_WORLD, _WORLD[::-1]), tuning="law", sources={}),
+        # 100 questions over five domains: the paper's inference ablation.
+        Stream(name="worlds-five", kind="far", orders=(WORLDS, WORLDS[::-1]), tuning="law", sources={}),
     )
 }
 
@@ -116,7 +120,13 @@ def load_stream(
     """Each domain's rows, split by document with `seed`; the same whatever the order they are then learnt in."""
     if not stream.sources:
         worlds = [
-            make_world(name, entities=sizes.train // 4, attributes=2, seed=seed, train_paraphrases=2)
+            make_world(
+                name,
+                entities=max(1, sizes.train // (_ATTRIBUTES * _WORDINGS)),
+                attributes=_ATTRIBUTES,
+                seed=seed,
+                train_paraphrases=_WORDINGS,
+            )
             for name in stream.domains
         ]
         return {world.name: world.split for world in worlds}
