@@ -1,0 +1,106 @@
+"""Each control differs from crma in the one thing it is there for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from toys import toy_model
+
+from crma.benchmark.conditions import CONDITIONS, condition_named
+from crma.benchmark.recipes import CLAIM, CONTROLS, RECIPES
+from crma.errors import ConfigError
+from crma.model.backbone import BackboneConfig, attach_backbone
+
+PLAN = RECIPES["smoke"].streams["worlds"]
+
+
+def backbone(**changes):
+    built = attach_backbone(toy_model(), BackboneConfig(directions=4, **changes))
+    with torch.no_grad():
+        built.gate.fill_(0.5)
+        built.logits.copy_(3.0 * torch.randn(built.logits.shape, generator=torch.Generator().manual_seed(0)))
+    return built
+
+
+def test_every_condition_of_every_recipe_exists():
+    for recipe in RECIPES.values():
+        for name in recipe.conditions:
+            assert condition_named(name).name == name
+    assert set(CLAIM + CONTROLS) == set(CONDITIONS)
+
+
+def test_an_unknown_condition_is_named_with_those_there_are():
+    with pytest.raises(ConfigError, match="naive-low-lr"):
+        condition_named("replay")
+
+
+def test_all_conditions_learn_with_the_same_settings_but_for_their_point():
+    crma = condition_named("crma").config(PLAN, seed=7)
+    for name, condition in CONDITIONS.items():
+        config = condition.config(PLAN, seed=7)
+        changed = {k for k, v in config.model_dump().items() if v != crma.model_dump()[k]}
+        allowed = {"rank"} if condition.rank == "matched" else set()
+        if name == "naive-low-lr":
+            allowed |= {"lr"}
+            assert config.lr == pytest.approx(crma.lr / 10)
+        assert changed == allowed, name
+
+
+def test_matched_rank_trains_about_as_many_numbers_as_crma_on_the_real_shapes():
+    # SmolLM2-135M: 30 blocks; q 576→576, v 576→192, o 576→576, down 1536→576 for the LoRA; o and down are the sites.
+    lora = 30 * (576 + 576 + 576 + 192 + 576 + 576 + 1536 + 576)
+    plan = RECIPES["small"].streams["far"]
+    n = plan.directions
+    crma = plan.learn.rank * lora + n * 30 * (576 + 576 + 1536 + 576) + 60 * ((2 * n) ** 2 + 1)
+    assert plan.matched_rank * lora == pytest.approx(crma, rel=0.03)
+
+
+def test_row_stochastic_rows_sum_to_one_and_columns_do_not():
+    m = backbone(mixing="row-stochastic").mixing()
+    assert torch.allclose(m.sum(-1), torch.ones(()), atol=1e-5)
+    assert (m.sum(-2) - 1).abs().max() > 0.5
+
+
+def test_free_mixing_may_leave_the_unit_ball_which_the_doubly_stochastic_one_cannot():
+    assert backbone().operator_norms().max() <= 1 + 1e-6
+    free = backbone(mixing="free")
+    with torch.no_grad():
+        free.logits.mul_(10)
+    assert free.operator_norms().max() > 1.5
+
+
+def test_free_mixing_begins_where_the_doubly_stochastic_one_does():
+    fresh = [
+        attach_backbone(toy_model(), BackboneConfig(directions=4, mixing=m)) for m in ("free", "doubly-stochastic")
+    ]
+    ks = [0.5 * (m[:, :4, :4] - m[:, :4, 4:] - m[:, 4:, :4] + m[:, 4:, 4:]) for m in (b.mixing() for b in fresh)]
+    assert torch.allclose(ks[0], ks[1], atol=0.02)
+
+
+def test_no_mixing_holds_k_at_the_identity_and_trains_no_logits():
+    bare = backbone(mixing="none")
+    _, mixing = bare.trained()
+    assert set(mixing) == {"gate"}
+    assert np.allclose(bare.operator_norms(), 1.0)
+
+
+def test_the_shared_lora_begins_at_nothing_and_knows_no_bound():
+    shared = attach_backbone(toy_model(), BackboneConfig(directions=4, frames="lora"))
+    assert shared.operator_norms().max() == 0.0
+    with torch.no_grad():
+        for frames in shared.frames_out.values():
+            frames.add_(10.0)
+    assert shared.operator_norms().max() > 1.0
+    frames, mixing = shared.trained()
+    assert mixing == {}
+    assert {name.split(".")[0] for name in frames} == {"frames_in", "frames_out"}
+    assert not shared.config.bounded
+
+
+def test_only_bounded_forms_call_themselves_bounded():
+    assert BackboneConfig().bounded
+    assert BackboneConfig(frames="light").bounded
+    assert BackboneConfig(mixing="none").bounded
+    assert not BackboneConfig(mixing="free").bounded
+    assert not BackboneConfig(mixing="row-stochastic").bounded

@@ -1,0 +1,139 @@
+"""Running a recipe: what a receipt holds, what a kill costs, what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from filelock import FileLock
+
+from crma.bench.receipt import read_receipts
+from crma.benchmark.recipes import RECIPES, recipe_named
+from crma.benchmark.runner import run_recipe
+from crma.benchmark.streams import STREAMS, Sizes, load_stream
+from crma.errors import ConfigError, DataError
+
+SMOKE = RECIPES["smoke"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    def call(condition, *, order=0, recipe=SMOKE, **more):
+        return run_recipe(recipe, tmp_path / "r", tmp_path / "w", condition=condition, order=order, **more)
+
+    return call
+
+
+def test_a_crma_receipt_tells_the_whole_story(run):
+    (path,) = run("crma")
+    (receipt,) = read_receipts(path)
+    order = receipt.order
+    for t in range(len(order)):  # every earlier adapter under every later backbone
+        assert all(receipt.loss("floating", t + 1, d) is not None for d in order[: t + 1])
+    assert all(receipt.loss(view, len(order), d) is not None for view in ("pinned", "routed") for d in order)
+    assert all(receipt.loss("base", 0, d) is not None for d in order)
+    assert set(receipt.shares) == set(order)
+    assert receipt.shares[order[0]] == 1.0
+    assert receipt.spectral
+    assert max(line["gap"] for line in receipt.spectral) <= 1.2e-7
+    assert max(line["worst_operator_norm"] for line in receipt.spectral) <= 1 + 1e-6
+    assert {a.view for a in receipt.answers} == {"base", "served", "backbone-off", "routed"}
+    assert receipt.tokens > 0
+    assert sum(sum(where.values()) for where in receipt.routes.values()) == sum(
+        r["test"] for r in receipt.rows.values()
+    )
+
+
+def test_without_a_backbone_nothing_learnt_moves_and_one_row_a_domain_says_it(run):
+    (receipt,) = read_receipts(run("frozen"))
+    assert receipt.holds
+    last = len(receipt.order)
+    for i, d in enumerate(receipt.order):
+        assert receipt.loss("floating", last, d) == receipt.loss("floating", i + 1, d)
+    assert receipt.shares == {}
+
+
+def test_naive_is_measured_on_every_domain_after_every_domain_and_joint_once(run):
+    (naive,) = read_receipts(run("naive"))
+    assert all(x is not None for row in naive.matrix().rows for x in row)
+    (joint,) = read_receipts(run("joint"))
+    assert joint.matrix().rows[0] == (None, None, None)
+    assert joint.just_after() == joint.at_end()
+    assert joint.tokens == naive.tokens  # the same rows, as often
+
+
+def test_reset_learns_every_domain_as_if_it_were_the_first(run):
+    (reset,) = read_receipts(run("reset"))
+    (crma,) = read_receipts(run("crma"))
+    first, *later = crma.order
+    assert reset.loss("floating", 1, first) == pytest.approx(crma.loss("floating", 1, first))
+    assert reset.loss("floating", 2, later[0]) != pytest.approx(crma.loss("floating", 2, later[0]))
+
+
+def test_what_is_there_is_not_made_again_and_not_overwritten(run):
+    (path,) = run("naive")
+    before = path.read_bytes()
+    assert run("naive") == []
+    assert path.read_bytes() == before
+    plan = SMOKE.streams["worlds"]
+    other = replace(SMOKE, streams={"worlds": replace(plan, learn=plan.learn.model_copy(update={"lr": 5e-3}))})
+    with pytest.raises(ConfigError, match="other settings"):
+        run("naive", recipe=other)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("condition", ["naive", "crma"])
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(run, tmp_path, condition):
+    class Killed(BaseException):
+        pass
+
+    def kill(kind, value):
+        if kind == "domain" and value["number"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(condition, on_event=kill)
+    assert not (tmp_path / "r").exists()
+    heard = []
+    (path,) = run(condition, on_event=lambda kind, value: heard.append((kind, value.get("domain"))))
+    order = json.loads(path.read_text())["order"]
+    trained = {domain for kind, domain in heard if kind == "step"}
+    assert trained == {order[2]}
+    (resumed,) = read_receipts(path)
+    path.unlink()
+    (whole,) = read_receipts(run(condition))
+    assert resumed.measurements == whole.measurements
+    assert resumed.tokens == whole.tokens
+
+
+def test_a_run_that_another_process_has_is_left_to_it(run, tmp_path):
+    said = []
+    run("naive")
+    (folder,) = {p for p in (tmp_path / "w" / "smoke" / "worlds").iterdir() if p.suffix == ".lock"}
+    (tmp_path / "r" / "smoke" / "worlds" / "naive-seed0-order0.json").unlink()
+    with FileLock(folder):
+        assert run("naive", say=said.append) == []
+    assert "another process" in said[-1]
+
+
+def test_a_choice_that_fits_nothing_is_refused(run):
+    with pytest.raises(ConfigError, match="no such run"):
+        run("crma", order=7)
+    with pytest.raises(ConfigError, match="smoke, "):
+        recipe_named("huge")
+
+
+def test_a_domain_with_too_few_rows_is_named(tmp_path):
+    rows = [{"prompt": f"q{i}", "completion": "a", "subdomain": "cancer"} for i in range(6)]
+    rows += [{"prompt": f"w{i}", "completion": "a", "subdomain": "genetics"} for i in range(90)]
+    (tmp_path / "subdomains").mkdir()
+    (tmp_path / "subdomains" / "medical.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
+    from toys import toy_tokenizer
+
+    stream = replace(
+        STREAMS["near-medical"],
+        sources={d: ("subdomains/medical.jsonl", d) for d in ("genetics", "cancer")},
+    )
+    with pytest.raises(DataError, match="cancer"):
+        load_stream(stream, Sizes(train=8, validation=2, test=2, max_tokens=99), toy_tokenizer(), seed=0, data=tmp_path)
