@@ -15,7 +15,10 @@ from torch import nn
 from crma.model.adapters import Weights
 from crma.model.backbone import Backbone, dense_weight
 
-__all__ = ["fold", "folded_rank"]
+__all__ = ["Factors", "absorb", "factors", "fold", "folded_rank"]
+
+# A backbone as ordinary linear maps: site name -> (left [d, n], reads [n, i]), ΔW = left @ reads, float32.
+Factors = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def folded_rank(backbone: Backbone | None, rank: int) -> int:
@@ -23,24 +26,28 @@ def folded_rank(backbone: Backbone | None, rank: int) -> int:
 
 
 @torch.no_grad()
+def factors(model: nn.Module, backbone: Backbone) -> Factors:
+    """What the backbone adds to every site's W as it stands now. `model` is the one it is attached to: the light form
+    reads W's output, and so goes through W."""
+    operators = backbone()
+    modules = dict(model.named_modules())
+    found: Factors = {}
+    for site, left, right in zip(backbone.sites, operators.left, operators.right, strict=True):
+        reads = right
+        if backbone.config.frames == "light":
+            inner = modules.get(f"{site.name}.base_layer", modules[site.name])  # under a LoRA or not
+            reads = right @ dense_weight(inner, site)  # Uᵀ W
+        found[site.name] = (left.float().cpu().numpy(), reads.float().cpu().numpy())
+    return found
+
+
 def fold(model: nn.Module, backbone: Backbone | None, weights: Weights, scaling: float) -> Weights:
     """One LoRA (scaling 1) that equals the backbone as it stands now together with `weights`.
 
     Args:
-        model: the model the backbone is attached to (the light form folds through its W).
         weights: a domain's LoRA; its targets include every site.
     """
-    sites = {}
-    if backbone is not None:
-        operators = backbone()
-        modules = dict(model.named_modules())
-        for site, left, right in zip(backbone.sites, operators.left, operators.right, strict=True):
-            if backbone.config.frames == "light":
-                inner = modules.get(f"{site.name}.base_layer", modules[site.name])  # under a LoRA or not
-                reads = right @ dense_weight(inner, site)  # Uᵀ W
-            else:
-                reads = right
-            sites[site.name] = (left.float().cpu().numpy(), reads.float().cpu().numpy())
+    sites = factors(model, backbone) if backbone is not None else {}
     missing = set(sites) - set(weights)
     assert not missing, f"sites without a LoRA: {sorted(missing)[:3]}"
     folded: Weights = {}
@@ -52,3 +59,28 @@ def fold(model: nn.Module, backbone: Backbone | None, weights: Weights, scaling:
             np.ascontiguousarray(np.concatenate([left, scaling * b], axis=1), dtype=np.float32),
         )
     return folded
+
+
+def absorb(weights: Weights, scaling: float, gone: Factors, come: Factors) -> Weights:
+    """The LoRA of the same rank that answers under the backbone `come` most nearly as `weights` do under `gone`.
+
+    At each site the best approximation, in the Frobenius norm, of scaling·B A + gone − come by a matrix of A's rank:
+    its leading singular triplets (Eckart and Young, 1936), found from the triangular factors, never forming a d × i
+    matrix. Where the backbone moved by less than the rank left free, the answer is exact. No data is needed.
+    """
+    moved: Weights = dict(weights)
+    for target, (left_gone, reads_gone) in gone.items():
+        left_come, reads_come = come[target]
+        a, b = weights[target]
+        left = np.concatenate([scaling * b, left_gone, -left_come], axis=1).astype(np.float64)
+        right = np.concatenate([a, reads_gone, reads_come], axis=0).astype(np.float64)
+        q_left, r_left = np.linalg.qr(left)
+        q_right, r_right = np.linalg.qr(right.T)
+        u, s, v = np.linalg.svd(r_left @ r_right.T)
+        k = min(a.shape[0], len(s))  # a site narrower than the rank leaves the other directions empty
+        root = np.sqrt(s[:k])  # shared between both sides, as training keeps them of one size
+        new_a, new_b = np.zeros(a.shape, dtype=np.float32), np.zeros(b.shape, dtype=np.float32)
+        new_a[:k] = (v[:k] * root[:, None]) @ q_right.T
+        new_b[:, :k] = q_left @ (u[:, :k] * root) / scaling
+        moved[target] = (new_a, new_b)
+    return moved

@@ -1,0 +1,112 @@
+"""What an adapter takes over when the backbone moves under it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import toy_model
+
+from crma.model.adapters import AdapterConfig, Adapters
+from crma.model.backbone import BackboneConfig, attach_backbone
+from crma.model.fold import absorb, factors, fold
+
+SITE = "model.layers.0.mlp.down_proj"
+D, I = 12, 20
+
+
+def lora(rank, seed=0, d=D, i=I):
+    rng = np.random.default_rng(seed)
+    return {SITE: (rng.normal(size=(rank, i)).astype(np.float32), rng.normal(size=(d, rank)).astype(np.float32))}
+
+
+def moved(n, seed, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return {SITE: (scale * rng.normal(size=(D, n)).astype(np.float32), rng.normal(size=(n, I)).astype(np.float32))}
+
+
+def dense(weights, scaling=1.0):
+    a, b = weights[SITE]
+    return scaling * b.astype(np.float64) @ a
+
+
+def product(factor):
+    left, reads = factor[SITE]
+    return left.astype(np.float64) @ reads
+
+
+def test_a_backbone_that_stood_still_changes_nothing():
+    weights, same = lora(4), moved(3, 1)
+    assert np.allclose(dense(absorb(weights, 2.0, same, same), 2.0), dense(weights, 2.0), atol=1e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(rank=st.integers(1, 14), n=st.integers(1, 6), seed=st.integers(0, 999), scaling=st.sampled_from([0.5, 1.0, 2.0]))
+def test_no_other_adapter_of_this_rank_is_nearer(rank, n, seed, scaling):
+    weights, gone, come = lora(rank, seed), moved(n, seed + 1), moved(n, seed + 2)
+    target = dense(weights, scaling) + product(gone) - product(come)
+    got = dense(absorb(weights, scaling, gone, come), scaling)
+    values = np.linalg.svd(target, compute_uv=False)
+    best = np.sqrt((values[rank:] ** 2).sum())  # Eckart and Young
+    assert np.linalg.norm(target - got) == pytest.approx(best, abs=1e-4 * np.linalg.norm(target))
+
+
+def test_what_fits_into_the_rank_is_kept_exactly():
+    nothing = {SITE: (np.zeros((D, 2), np.float32), np.zeros((2, I), np.float32))}
+    weights = {SITE: (np.zeros((5, I), np.float32), np.zeros((D, 5), np.float32))}
+    gone = moved(2, 3)
+    assert np.allclose(dense(absorb(weights, 2.0, gone, nothing), 2.0), product(gone), atol=1e-5)
+
+
+def test_shapes_and_targets_stay_so_that_the_file_still_loads():
+    weights = lora(4) | {"model.layers.0.self_attn.q_proj": (np.ones((4, 6), np.float32), np.ones((6, 4), np.float32))}
+    after = absorb(weights, 2.0, moved(3, 1), moved(3, 2))
+    assert {t: (a.shape, b.shape) for t, (a, b) in after.items()} == {
+        t: (a.shape, b.shape) for t, (a, b) in weights.items()
+    }
+    assert after["model.layers.0.self_attn.q_proj"] is weights["model.layers.0.self_attn.q_proj"]  # no site
+
+
+@pytest.mark.parametrize("frames", ["learnt", "light"])
+def test_in_a_model_an_adapter_of_ample_rank_answers_as_before(frames):
+    model = toy_model()
+    backbone = attach_backbone(model, BackboneConfig(directions=3, frames=frames))
+    adapters = Adapters(model)
+    config = AdapterConfig(rank=12, alpha=24.0)
+    adapters.add("d", config, seed=1)
+    adapters.activate("d")
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(scale):
+        with torch.no_grad():
+            backbone.gate.copy_(torch.rand(backbone.gate.shape, generator=generator))
+            backbone.logits.add_(scale * torch.randn(backbone.logits.shape, generator=generator))
+        backbone.retract_()
+
+    draw(1.0)
+    gone = factors(model, backbone)
+    ids = torch.arange(10)[None] + 5
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        draw(2.0)
+        between = model(input_ids=ids).logits
+        adapters.load("d", config, absorb(adapters.weights("d"), config.scaling, gone, factors(model, backbone)))
+        after = model(input_ids=ids).logits
+    assert (between - before).abs().max() > 1e-3  # the backbone did move the answer
+    assert torch.allclose(after, before, atol=1e-4)
+
+
+def test_fold_is_the_sum_of_both():
+    model = toy_model()
+    backbone = attach_backbone(model, BackboneConfig(directions=3))
+    with torch.no_grad():
+        backbone.gate.fill_(0.7)
+    found = factors(model, backbone)
+    name = next(iter(found))
+    left, reads = found[name]
+    weights = {n: lora(2, d=f[0].shape[0], i=f[1].shape[1])[SITE] for n, f in found.items()}
+    a, b = fold(model, backbone, weights, 2.0)[name]
+    own_a, own_b = weights[name]
+    assert np.allclose(b @ a, left @ reads + 2.0 * own_b @ own_a, atol=1e-4)
