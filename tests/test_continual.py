@@ -102,7 +102,7 @@ def test_evaluation_holds_the_matrix_with_its_base_row(taught: ContinualModel):
 
 def test_metrics_show_gradients_of_both_sides_a_layer_and_the_certificate(taught: ContinualModel):
     record = taught.stack.manifest.domain("medicine")
-    lines = taught.stack.read_lines(f"{record.adapter}/metrics.jsonl")
+    lines = taught.stack.read_lines(f"{record.adapter_learnt or record.adapter}/metrics.jsonl")
     propose = [m for m in lines if m["phase"] == "propose"]
     assert [m["step"] for m in propose] == list(range(1, len(propose) + 1))
     first = propose[0]

@@ -30,7 +30,8 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
         before = own.parent if own and own.parent in order else None
         rest = tuple(d for d in manifest.domains if d.name != domain)
         changes: dict[str, Any] = {"domains": rest}
-        tx.remove(record.adapter)
+        for adapter in {record.adapter, record.adapter_learnt or record.adapter}:
+            tx.remove(adapter)
         if record.rows_kept:
             tx.remove(record.rows_kept)
         router = read_router(stack)

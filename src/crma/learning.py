@@ -1,7 +1,8 @@
 """Learning one domain: propose, verify, commit (METHOD section 3), each step resumable.
 
 Propose: the domain's LoRA and the backbone learn together. Verify: the backbone moves as far as no earlier domain is
-worse on its own validation rows. Commit: the LoRA learns on with the backbone held, and all of it is published at once.
+worse on its own validation rows, whose LoRA first takes over what the move changes under it; the new LoRA takes over
+what the backbone may not keep. Commit: that LoRA learns on with the backbone held, and all is published at once.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from crma.data.render import Rendered, RenderedSplit, render_all
 from crma.data.sources import read_examples
 from crma.errors import ConfigError, DataError, TrainingDivergedError
 from crma.forgetting import write_router
-from crma.model.adapters import peft_config, to_file
+from crma.model.adapters import Weights, peft_config, to_file
 from crma.model.backbone import State, distance
+from crma.model.fold import absorb
 from crma.served import UNSAVED, ServedStack
 from crma.session import Session
 from crma.stack.layout import WORK, DomainRecord, SnapshotRecord
+from crma.stack.stack import Transaction
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.loop import Checkpoint, Group, StepReport, fit
 from crma.train.promotion import Verdict, verify_proposal
@@ -115,9 +118,18 @@ class Learning:
                 self._phase("propose", train_rows, plan, range(proposing), session)
             proposed = self.served.backbone.state()
             verdict = self._verify(old, proposed, session)
+            self.served.settle(old, proposed, 1.0)
+            own, reached = self.served.adapters.weights(self.domain), self.served.factors_now()
             new = self.served.settle(old, proposed, verdict.share)
+            if self._absorbs(verdict):
+                scaling = self.config.adapter.scaling
+                taken = absorb(own, scaling, reached, self.served.factors_now())
+                self.served.adapters.load(self.domain, self.config.adapter, taken)
         if proposing < len(plan):
-            self._phase("commit", train_rows, plan, range(proposing, len(plan)), session)
+            commit = range(proposing, len(plan))
+            self._phase(
+                "commit", train_rows, plan, commit, session, anew=verdict is not None and self._absorbs(verdict)
+            )
         return self._publish(split, counts, rendered, session, verdict, new)
 
     def _session(self, fingerprint: Mapping[str, Any]) -> Session:
@@ -171,10 +183,13 @@ class Learning:
         whole: Plan,
         part: range,
         session: Session,
+        *,
+        anew: bool = False,
     ) -> None:
         """Run the steps `part` of the `whole` plan. The checkpoint at the last of them is the phase's result.
 
         The LoRA's schedule and Adam's moments go on from one phase to the next; the backbone's end with the proposal.
+        `anew`: the LoRA is no longer what the moments belong to, so they begin anew; the schedule goes on.
         """
         plan = whole.cut(part.start, part.stop)
         self.served.wait()  # the main process may still be writing the checkpoint that is read here
@@ -199,7 +214,7 @@ class Learning:
                 if parameters:
                     groups.append(Group(name=name, side="backbone", lr=lr, parameters=parameters, layers=layers))
         start = session.load(phase)
-        if start is None and phase == "commit" and (before := session.load("propose")) is not None:
+        if start is None and phase == "commit" and not anew and (before := session.load("propose")) is not None:
             start = replace(before, step=0)  # the LoRA as the proposal left it
         session.rewind_metrics(phase, start.step if start is not None else 0)
         if start is not None and start.step >= len(plan):
@@ -273,10 +288,23 @@ class Learning:
         }
         self.on_event("phase", {"phase": "verify", "domain": self.domain, "earlier": sorted(references)})
 
+        absorbed: dict[str, bool] = {}
+
         def loss_of(earlier: str, share: float) -> float:
+            """The better of its LoRA fitted to the moved backbone and, where that is worse than before, as it is."""
             self.served.settle(old, proposed, share)
-            self.served.activate(earlier)
-            return self._loss(self.served.kept(earlier, "validation"))
+            rows, loss = self.served.kept(earlier, "validation"), math.inf
+            absorbed[earlier] = False
+            if self.config.absorb:
+                self.served.place(earlier, self.served.absorbed(earlier))
+                loss = self._loss(rows)
+                absorbed[earlier] = True
+            if not loss <= references[earlier]:
+                self.served.activate(earlier)
+                as_it_is = self._loss(rows)
+                absorbed[earlier] = loss < as_it_is
+                loss = min(loss, as_it_is)
+            return loss
 
         if self.config.verify:
             verdict = verify_proposal(references, loss_of, tolerance=self.config.tolerance)
@@ -287,10 +315,15 @@ class Learning:
                 "share": verdict.share,
                 "losses": dict(verdict.losses),
                 "trials": [asdict(t) for t in verdict.trials],
+                "absorbed": sorted(d for d in verdict.losses if absorbed.get(d)),
             }
         )
         self.on_event("note", {"text": f"the backbone goes {verdict.share:.0%} of the proposed way"})
         return verdict
+
+    def _absorbs(self, verdict: Verdict) -> bool:
+        """Whether the new LoRA has to take over a part of the proposal that was refused."""
+        return self.config.absorb and verdict.share < 1.0
 
     def _publish(
         self,
@@ -319,8 +352,10 @@ class Learning:
         moved = verdict is not None and (verdict.share > 0 or manifest.head is None)
         snapshot = manifest.next_snapshot_id if moved else manifest.head
         moved_by = self._moved_by(manifest.head, new) if moved else None
-        records = [self._remeasure(d, snapshot, verdict) for d in manifest.domains]
+        fitted = self._fitted(session) if verdict is not None and verdict.share > 0 else {}
+        records = [self._remeasure(d, snapshot, verdict, fitted) for d in manifest.domains]
         router = self.served.router_with(self.domain, split)
+        self.served.adapters.activate(self.domain)
         weights = self.served.adapters.weights(self.domain)
         peft = peft_config(
             rank=self.config.rank,
@@ -376,6 +411,7 @@ class Learning:
                     loss_floating=loss_after,
                     router_version=version,
                 )
+                records = [self._write_fitted(tx, r, fitted) for r in records]
                 tx.update(domains=(*records, record), router=version, **changes)
                 tx.log(
                     {
@@ -414,13 +450,39 @@ class Learning:
             return None
         return distance(self.served.backbone, before, new)
 
-    def _remeasure(self, record: DomainRecord, snapshot: str | None, verdict: Verdict | None) -> DomainRecord:
+    def _fitted(self, session: Session) -> dict[str, Weights]:
+        """The earlier LoRAs that are served fitted to the backbone as it stands now; computed, not remembered."""
+        return {d: self.served.absorbed(d) for d in session.get("verdict")["absorbed"]}
+
+    def _write_fitted(self, tx: Transaction, record: DomainRecord, fitted: Mapping[str, Weights]) -> DomainRecord:
+        """Its LoRA as it was learnt stays beside the one it is served with, and every later fit starts from it."""
+        if record.name not in fitted:
+            return record
+        learnt = record.adapter_learnt or record.adapter
+        folder = tx.fresh_path(f"adapters/{record.name}")
+        tx.write_tensors(f"{folder}/adapter_model.safetensors", to_file(fitted[record.name]), {"format": "pt"})
+        stack = self.served.stack
+        tx.write_json(f"{folder}/adapter_config.json", stack.read_json(f"{learnt}/adapter_config.json"))
+        if record.adapter != learnt:
+            tx.remove(record.adapter)
+        return record.model_copy(update={"adapter": folder, "adapter_learnt": learnt})
+
+    def _remeasure(
+        self,
+        record: DomainRecord,
+        snapshot: str | None,
+        verdict: Verdict | None,
+        fitted: Mapping[str, Weights],
+    ) -> DomainRecord:
         """An earlier domain under the snapshot to come: promoted where its validation loss is no worse, else pinned."""
         if verdict is None or record.rows_kept is None:
             return record
         changes: dict[str, Any] = {}
         test = self.served.kept(record.name, "test")
-        self.served.activate(record.name)
+        if record.name in fitted:
+            self.served.place(record.name, fitted[record.name])
+        else:
+            self.served.activate(record.name)
         if test:
             changes["loss_floating"] = self._loss(test)
         loss = verdict.losses.get(record.name)

@@ -15,10 +15,11 @@ from transformers import PreTrainedTokenizerBase
 from crma.data.render import Rendered, ensure_chat_template, render_all
 from crma.errors import BaseMismatchError
 from crma.forgetting import read_router
-from crma.model.adapters import Adapters, from_file
+from crma.model.adapters import Adapters, Weights, from_file
 from crma.model.backbone import BackboneConfig, State, attach_backbone, interpolate
 from crma.model.base import Base, Precision, load_base
 from crma.model.features import prompt_features
+from crma.model.fold import Factors, absorb, factors
 from crma.route.background import BACKGROUND_PROMPTS
 from crma.route.centroid import LAYER_FRACTION, Router
 from crma.stack.layout import BaseReference
@@ -55,6 +56,8 @@ class ServedStack:
         # Whose numbers the backbone holds: a snapshot, None for those it began with, or numbers of no snapshot.
         self.snapshot_in: str | None = None
         self._rows: dict[tuple[str, str], tuple[Rendered, ...]] = {}
+        self._placed: dict[str, str | None] = {}  # the folder a domain's LoRA in the model was read from
+        self._factors: dict[str | None, Factors] = {}
 
     # --- opening -----------------------------------------------------------------------------------------------
 
@@ -121,15 +124,23 @@ class ServedStack:
 
     @contextmanager
     def serving(self, domain: str | None, *, snapshot: str | None = None, use_backbone: bool = True) -> Iterator[None]:
-        """The model as `domain` is answered: its LoRA and the snapshot it is pinned to (or `snapshot`)."""
+        """The model as `domain` is answered: its LoRA and the snapshot it is pinned to.
+
+        `snapshot`: another one; the LoRA then absorbs the way from the snapshot it was learnt under to this one.
+        """
         if domain is None:
             with self.untouched():
                 yield
             return
         record = self.stack.manifest.domain(domain)
-        self.activate(domain)
         chosen = snapshot or record.snapshot_pinned
         self.load_snapshot(chosen)
+        if chosen == record.snapshot_pinned:
+            self.activate(domain)
+        elif chosen == record.snapshot_learnt:
+            self.place(domain, self._stored(record.adapter_learnt or record.adapter))
+        else:
+            self.place(domain, self.absorbed(domain))
         if use_backbone:
             yield
             return
@@ -153,12 +164,46 @@ class ServedStack:
 
     def activate(self, domain: str) -> None:
         """Make a committed domain's LoRA the active one, reading it where it is not in the model."""
-        if domain not in self.adapters.configs:
-            record = self.stack.manifest.domain(domain)
-            tensors = self.stack.read_tensors(f"{record.adapter}/adapter_model.safetensors")
-            config = LearnConfig(**record.config).adapter
-            self.adapters.load(domain, config, from_file(tensors))
+        folder = self.stack.manifest.domain(domain).adapter
+        if self._placed.get(domain) != folder or domain not in self.adapters.configs:
+            self.place(domain, self._stored(folder), folder)
         self.adapters.activate(domain)
+
+    def place(self, domain: str, weights: Weights, folder: str | None = None) -> None:
+        """Make `weights` the active LoRA of a committed domain, in the model only; `folder`: where they are stored."""
+        config = LearnConfig(**self.stack.manifest.domain(domain).config).adapter
+        self.adapters.load(domain, config, weights)
+        self._placed[domain] = folder
+        self.adapters.activate(domain)
+
+    def absorbed(self, domain: str) -> Weights:
+        """A committed domain's LoRA, as it was learnt, fitted to the backbone as it stands now (`crma.model.fold`)."""
+        record = self.stack.manifest.domain(domain)
+        weights = self._stored(record.adapter_learnt or record.adapter)
+        if self.backbone is None:
+            return weights
+        config = LearnConfig(**record.config).adapter
+        return absorb(weights, config.scaling, self.factors_of(record.snapshot_learnt), self.factors_now())
+
+    def factors_now(self) -> Factors:
+        assert self.backbone is not None
+        return factors(self.model, self.backbone)
+
+    def factors_of(self, snapshot: str | None) -> Factors:
+        """What a snapshot adds to every site (None: the backbone as it began); the backbone is left as it is."""
+        if snapshot not in self._factors:
+            assert self.backbone is not None
+            state = self.snapshot_state(snapshot) if snapshot else self.initial
+            assert state is not None
+            before, name = self.backbone.state(), self.snapshot_in
+            self.backbone.load(state)
+            self._factors[snapshot] = self.factors_now()
+            self.backbone.load(before)
+            self.snapshot_in = name
+        return self._factors[snapshot]
+
+    def _stored(self, folder: str) -> Weights:
+        return from_file(self.stack.read_tensors(f"{folder}/adapter_model.safetensors"))
 
     def load_snapshot(self, snapshot: str | None) -> State | None:
         """Put a snapshot's numbers into the backbone (None: those it began with)."""

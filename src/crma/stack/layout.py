@@ -120,7 +120,8 @@ class DomainRecord(_Value):
     nats a supervised token."""
 
     name: str
-    adapter: str  # the folder of its LoRA
+    adapter: str  # the folder of its LoRA, as it is served under `snapshot_pinned`
+    adapter_learnt: str | None = None  # its LoRA as it was learnt, under `snapshot_learnt`; None: it is served so
     snapshot_learnt: str | None = None  # history: it may have been removed since
     snapshot_pinned: str | None = None  # what it is served with
     learnt: str
@@ -224,6 +225,7 @@ class Manifest(_Value):
         ]
         referred = [(f"snapshot {record.id}", record.folder) for record in self.snapshots]
         referred += [(f"domain {record.name!r}", record.adapter) for record in self.domains]
+        referred += [(f"domain {d.name!r}", d.adapter_learnt) for d in self.domains if d.adapter_learnt is not None]
         referred += [(f"domain {r.name!r}", r.rows_kept) for r in self.domains if r.rows_kept is not None]
         referred += [("the router", self.router)] if self.router is not None else []
         inside: dict[str, set[str]] = {}  # each file and folder below the owned ones: its files

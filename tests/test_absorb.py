@@ -1,0 +1,106 @@
+"""When the backbone moves, earlier LoRAs take over what that changes under them; nothing learnt is lost by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crma import BackboneConfig, ContinualModel, LearnConfig
+from crma.data.worlds import make_world
+
+# A tolerance wide enough that the toy's proposals are accepted whole: here it is the move that is studied.
+CONFIG = LearnConfig(
+    epochs=2, rank=4, max_length=160, lr=5e-3, lr_backbone=5e-3, lr_mixing=5e-2, propose=1.0, tolerance=0.5
+)
+NAMES = ("medicine", "law", "finance")
+
+
+def learn(path: Path, base: Path, **changes) -> ContinualModel:
+    model = ContinualModel.create(path, base=str(base), backbone=BackboneConfig(directions=4))
+    for name in NAMES:
+        model.learn(name, make_world(name, entities=2).split, CONFIG.model_copy(update=changes))
+    return model
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory, toy_base: Path) -> ContinualModel:
+    return learn(tmp_path_factory.mktemp("absorb") / "stack", toy_base)
+
+
+def test_the_lora_as_it_was_learnt_stays_beside_the_fitted_one(taught: ContinualModel):
+    record = taught.stack.manifest.domain("medicine")
+    assert record.snapshot_pinned == taught.stack.manifest.head != record.snapshot_learnt
+    assert record.adapter_learnt not in (None, record.adapter)
+    learnt, served = (taught._stored(f) for f in (record.adapter_learnt or "", record.adapter))
+    site = next(t for t in served if t.endswith("down_proj"))
+    assert not np.allclose(learnt[site][0], served[site][0])
+    read = next(t for t in served if t.endswith("q_proj"))  # the backbone does not write there
+    assert np.array_equal(learnt[read][0], served[read][0])
+    assert taught.stack.verify_files() == []
+
+
+def test_a_second_move_is_fitted_from_what_was_learnt_not_from_the_first_fit(taught: ContinualModel):
+    record = taught.stack.manifest.domain("medicine")
+    with taught.serving("medicine"):
+        served = taught.adapters.weights("medicine")
+        again = taught.absorbed("medicine")
+    for target, (a, b) in again.items():
+        assert np.allclose(b @ a, served[target][1] @ served[target][0], atol=1e-5)
+    adapters = {p.split("/")[1] for p in taught.stack.manifest.files if p.startswith("adapters/medicine")}
+    assert len(adapters) == 2, record  # the fit to the snapshot between is gone
+
+
+def test_the_first_row_of_the_matrix_is_still_what_was_measured_then(taught: ContinualModel):
+    entry = next(e for e in taught.stack.read_ledger() if e.get("domain") == "medicine")
+    assert taught.evaluate().floating.rows[0][0] == pytest.approx(entry["test_loss_floating"]["medicine"], rel=1e-6)
+
+
+def test_absorbing_drifts_less_than_leaving_the_loras_as_they_are(
+    taught: ContinualModel, tmp_path: Path, toy_base: Path
+):
+    left = learn(tmp_path / "left", toy_base, absorb=False)
+    head = taught.stack.manifest.head
+
+    def moved(model: ContinualModel) -> float:
+        """How far the first domain's answers are from those of the day it was learnt."""
+        rows = make_world("medicine", entities=2).split.test
+        with model.serving("medicine", snapshot=model.stack.manifest.domain("medicine").snapshot_learnt):
+            before = np.array(model.score_rows(model.kept("medicine", "test")).losses)
+        now = np.array(model.score(rows, domain="medicine").losses)
+        return float(np.abs(now - before).mean())
+
+    assert head == left.stack.manifest.head  # both moved the backbone as often
+    assert left.stack.manifest.domain("medicine").adapter_learnt is None
+    assert moved(taught) < moved(left)
+
+
+def test_the_export_is_the_fitted_stack(taught: ContinualModel, tmp_path: Path):
+    report = taught.export(tmp_path / "out", ["medicine"])
+    assert report["domains"]["medicine"]["max_logit_difference"] <= 1e-4
+
+
+def test_forgetting_takes_both_files(tmp_path: Path, toy_base: Path):
+    model = learn(tmp_path / "stack", toy_base)
+    model.forget("medicine")
+    assert not [p for p in model.stack.manifest.files if p.startswith("adapters/medicine")]
+    assert model.stack.verify_files() == []
+
+
+def test_a_refused_share_of_the_proposal_goes_into_the_new_lora(tmp_path: Path, toy_base: Path):
+    """With a reference that nothing can meet, the backbone stands still and the new domain still knows its lesson."""
+
+    def loss(absorb: bool) -> float:
+        model = ContinualModel.create(tmp_path / str(absorb), base=str(toy_base), backbone=BackboneConfig(directions=4))
+        model.learn("medicine", make_world("medicine", entities=2).split, CONFIG)
+        record = model.stack.manifest.domain("medicine")
+        with model.stack.transaction() as tx:
+            tx.update(domains=(record.model_copy(update={"validation_loss": 0.0}),))
+        model.stack.refresh()
+        learnt = model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update={"absorb": absorb}))
+        assert learnt.share == 0.0
+        assert learnt.loss_after is not None
+        return learnt.loss_after
+
+    assert loss(True) < loss(False)
