@@ -14,17 +14,17 @@ from crma.model.backbone import BackboneConfig, attach_backbone
 from crma.model.fold import absorb, factors, fold
 
 SITE = "model.layers.0.mlp.down_proj"
-D, I = 12, 20
+D_OUT, D_IN = 12, 20
 
 
-def lora(rank, seed=0, d=D, i=I):
+def lora(rank, seed=0, d=D_OUT, i=D_IN):
     rng = np.random.default_rng(seed)
     return {SITE: (rng.normal(size=(rank, i)).astype(np.float32), rng.normal(size=(d, rank)).astype(np.float32))}
 
 
 def moved(n, seed, scale=1.0):
     rng = np.random.default_rng(seed)
-    return {SITE: (scale * rng.normal(size=(D, n)).astype(np.float32), rng.normal(size=(n, I)).astype(np.float32))}
+    return {SITE: (scale * rng.normal(size=(D_OUT, n)).astype(np.float32), rng.normal(size=(n, D_IN)).astype(np.float32))}
 
 
 def dense(weights, scaling=1.0):
@@ -49,13 +49,13 @@ def test_no_other_adapter_of_this_rank_is_nearer(rank, n, seed, scaling):
     target = dense(weights, scaling) + product(gone) - product(come)
     got = dense(absorb(weights, scaling, gone, come), scaling)
     values = np.linalg.svd(target, compute_uv=False)
-    best = np.sqrt((values[rank:] ** 2).sum())  # Eckart and Young
-    assert np.linalg.norm(target - got) == pytest.approx(best, abs=1e-4 * np.linalg.norm(target))
+    best = float(np.sqrt((values[rank:] ** 2).sum()))  # Eckart and Young
+    assert np.linalg.norm(target - got) == pytest.approx(best, abs=1e-4 * float(np.linalg.norm(target)))
 
 
 def test_what_fits_into_the_rank_is_kept_exactly():
-    nothing = {SITE: (np.zeros((D, 2), np.float32), np.zeros((2, I), np.float32))}
-    weights = {SITE: (np.zeros((5, I), np.float32), np.zeros((D, 5), np.float32))}
+    nothing = {SITE: (np.zeros((D_OUT, 2), np.float32), np.zeros((2, D_IN), np.float32))}
+    weights = {SITE: (np.zeros((5, D_IN), np.float32), np.zeros((D_OUT, 5), np.float32))}
     gone = moved(2, 3)
     assert np.allclose(dense(absorb(weights, 2.0, gone, nothing), 2.0), product(gone), atol=1e-5)
 

@@ -112,7 +112,7 @@ class Outcome:
     answers: list[Answers] = field(default_factory=list)
     routes: dict[str, dict[str, int]] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
-    spectral: list[Mapping[str, Any]] = field(default_factory=list)
+    spectral: Sequence[Mapping[str, Any]] = ()
 
 
 class Notebook:

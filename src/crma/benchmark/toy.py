@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from crma.model.base import cache_root
 
@@ -32,7 +32,7 @@ def toy_base() -> Path:
     return folder
 
 
-def _model() -> torch.nn.Module:
+def _model() -> PreTrainedModel:
     config = AutoConfig.for_model(
         "llama",
         hidden_size=32,
