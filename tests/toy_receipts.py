@@ -55,7 +55,7 @@ def toy_receipt(
             "config": {},
             "base": {"name": "toy", "weights_sha256": "0" * 64},
             "data": {d: {s: hashlib.sha256(f"{data}/{d}/{s}".encode()).hexdigest() for s in splits} for d in order},
-            "rows": {d: {s: 2 for s in splits} for d in order},
+            "rows": {d: dict.fromkeys(splits, 2) for d in order},
             "trained_parameters": 1_000_000,
             "stored_parameters": 2_000_000,
             "tokens": 1000,

@@ -85,6 +85,7 @@ def bench_run(
     condition: Annotated[str | None, typer.Option(help="Only this condition.")] = None,
     seed: Annotated[int | None, typer.Option(help="Only this seed.")] = None,
     order: Annotated[int | None, typer.Option(help="Only this order of the domains.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Another learning rate: a point of the grid, kept apart.")] = None,
     results: Annotated[Path, typer.Option(help="Where the receipts go.")] = Path("results"),
     work: Annotated[Path, typer.Option(help="Scratch: what a killed run goes on from.")] = Path(".bench"),
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
@@ -100,7 +101,7 @@ def bench_run(
 
         torch.set_num_threads(threads)
     written = run_recipe(
-        recipe_named(recipe),
+        recipe_named(recipe, lr=lr),
         results,
         work,
         stream=stream,

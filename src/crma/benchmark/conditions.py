@@ -126,13 +126,27 @@ class Notebook:
         self.tokens: dict[str, int] = known.get("tokens", {})  # phase -> trained on
 
     def has(self, after: int, view: View) -> bool:
-        return any((m.after, m.view) == (after, view) for m in self.measurements)
+        return any((m.after, m.view, m.split) == (after, view, "test") for m in self.measurements)
 
-    def take(self, after: int, view: View, scores: Mapping[str, Score], rows: Mapping[str, Sequence[Rendered]]) -> None:
+    def take(
+        self,
+        after: int,
+        view: View,
+        scores: Mapping[str, Score],
+        rows: Mapping[str, Sequence[Rendered]],
+        *,
+        split: Literal["test", "validation"] = "test",
+    ) -> None:
+        def known(m: Measurement) -> bool:  # by a run that was killed before it came to the rest
+            return (m.after, m.view, m.split, m.domain in scores) == (after, view, split, True)
+
+        self.measurements = [m for m in self.measurements if not known(m)]
         for domain, score in scores.items():
             tokens = tuple(sum(r.supervised[1:]) for r in rows[domain])
             losses = tuple(round(x, 6) for x in score.losses)
-            self.measurements.append(Measurement(after=after, domain=domain, view=view, losses=losses, tokens=tokens))
+            self.measurements.append(
+                Measurement(after=after, domain=domain, view=view, split=split, losses=losses, tokens=tokens)
+            )
         self.save()
 
     def save(self) -> None:
@@ -186,6 +200,8 @@ def _learn_on_a_stack(
             rows = {d: model.kept(d, "test") for d in names[:t]}
             # Without a backbone nothing of an earlier domain moves: its own row says all (Receipt.holds).
             seen = names[:t] if shape is not None else names[t - 1 : t]
+            own = {name: model.kept(name, "validation")}
+            notebook.take(t, "floating", {name: _served(model, name, own[name])}, own, split="validation")
             notebook.take(t, "floating", {d: _floating(model, d) for d in seen}, rows)
         on_event("domain", {"domain": name, "number": t, "of": len(names)})
     last = len(names)
@@ -367,6 +383,11 @@ def _learn_with_one(
             files.write_tensors(place, to_file(model.adapters.weights(ONE)))
             notebook.save()
         if not notebook.has(t, "floating"):
+            # Just after learning, on the rows that rates are chosen on.
+            own = {d: model.rendered(domains[d].validation) for d in (domains if name == "all" else [name])}
+            notebook.take(
+                t, "floating", {d: model.score(rows, ONE) for d, rows in own.items()}, own, split="validation"
+            )
             notebook.take(t, "floating", {d: model.score(rows, ONE) for d, rows in tests.items()}, tests)
         on_event("domain", {"domain": name, "number": t, "of": len(domains)})
     size = sum(p.numel() for p in model.adapters.parameters(ONE).values())

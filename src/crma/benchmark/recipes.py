@@ -7,7 +7,7 @@ and its losers); they are the same for all conditions but where a condition's po
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crma.benchmark.streams import Sizes
 from crma.errors import ConfigError
@@ -103,9 +103,9 @@ RECIPES: Mapping[str, Recipe] = {
             base="smollm2-135m",
             streams={
                 "near-medical": Plan(
-                    sizes=Sizes(train=40, validation=24, test=24, max_tokens=192),
+                    sizes=Sizes(train=20, validation=16, test=24, max_tokens=192),
                     learn=LearnConfig(
-                        epochs=3, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-2, batch_size=4, rank=8, max_length=192
+                        epochs=3, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=4, rank=8, max_length=192
                     ),
                     matched_rank=19,
                     orders=(0, 1),
@@ -113,7 +113,7 @@ RECIPES: Mapping[str, Recipe] = {
                 "far": Plan(
                     sizes=Sizes(train=160, validation=40, test=48, max_tokens=128),
                     learn=LearnConfig(
-                        epochs=2, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-2, batch_size=8, rank=8, max_length=128
+                        epochs=2, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=8, rank=8, max_length=128
                     ),
                     matched_rank=19,
                     orders=(0, 1),
@@ -126,9 +126,9 @@ RECIPES: Mapping[str, Recipe] = {
             base="smollm2-135m",
             streams={
                 "near-medical": Plan(
-                    sizes=Sizes(train=40, validation=24, test=24, max_tokens=192),
+                    sizes=Sizes(train=20, validation=16, test=24, max_tokens=192),
                     learn=LearnConfig(
-                        epochs=3, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-2, batch_size=4, rank=8, max_length=192
+                        epochs=3, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=4, rank=8, max_length=192
                     ),
                     matched_rank=19,
                     orders=(0, 1, 2),
@@ -148,7 +148,19 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def recipe_named(name: str) -> Recipe:
+def recipe_named(name: str, *, lr: float | None = None) -> Recipe:
+    """A recipe; with `lr`, the same at another learning rate of the LoRA, the backbone's rates scaled alike: a point of
+    the grid that rates are chosen from, with receipts of its own ("small-lr0.001")."""
     if name not in RECIPES:
         raise ConfigError("there is no such recipe", expected=", ".join(RECIPES), got=name)
-    return RECIPES[name]
+    recipe = RECIPES[name]
+    if lr is None:
+        return recipe
+    streams = {stream: replace(plan, learn=_at_rate(plan.learn, lr)) for stream, plan in recipe.streams.items()}
+    return replace(recipe, name=f"{name}-lr{lr:g}", streams=streams)
+
+
+def _at_rate(learn: LearnConfig, lr: float) -> LearnConfig:
+    factor = lr / learn.lr
+    rates = {"lr": lr, "lr_backbone": learn.lr_backbone * factor, "lr_mixing": learn.lr_mixing * factor}
+    return LearnConfig(**{**learn.model_dump(), **rates})

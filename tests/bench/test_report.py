@@ -1,0 +1,127 @@
+"""RESULTS.md says what the receipts say, what they do not say, and the same each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from toy_receipts import toy_receipt, toy_suite
+
+from crma.bench.receipt import Answers, write_receipt
+from crma.bench.report import COMMAND, result_tables, results_markdown, write_report
+from crma.errors import DataError
+
+
+def _rows(table: str) -> dict[str, list[str]]:
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_a_method_is_a_row_and_the_derived_ones_too():
+    table = result_tables(toy_suite())["small/far/methods"]
+    rows = _rows(table)
+    crma = rows["**CRMA**, all adapters under the last backbone"]
+    # just after (1.0 + 2.7) / 2, at the end 1.8, drift of law 1.0 -> 0.9, 10 % better than frozen
+    assert crma[:6] == ["1.00 M", "1.8500", "1.8000", "-", "-10.00 %", "-10.00 %"]
+    assert crma[6].startswith("+10.00 % [")
+    assert crma[7] == "1"
+    pinned = rows["CRMA, each adapter under its own snapshot (pinned)"]
+    assert pinned[1:4] == ["1.8500", "1.9000", "1.9000"]
+    copies = rows["naive, a copy kept after each domain (naive-copies)"]
+    assert copies[1:3] == ["2.0000", "2.0000"]
+    assert rows["untouched base"][:3] == ["-", "-", "5.0000"]
+    assert rows["one LoRA, all domains at once (joint)"][1] == "-"  # it has no "just after"
+    assert rows["a LoRA a domain, CRMA's size (**frozen**, the control)"][6] == "-"
+
+
+def test_every_condition_that_is_missing_is_named():
+    said = result_tables(toy_suite())["missing"]
+    assert "no stream of the kind *near*" in said
+    assert "1 seed of the protocol's 3" in said
+    assert "never: base, naive-low-lr, frozen-small, shared-lora" in said
+    assert "routers not measured: tfidf, single, random" in said
+    uneven = [*toy_suite(), *(r for r in toy_suite(seed=1) if r.condition != "joint")]
+    assert "joint in 1 of 2 runs" in result_tables(uneven)["missing"]
+
+
+def test_the_captured_share_is_nothing_to_win_where_joint_is_worse():
+    assert "| 0.50 |" in result_tables(toy_suite())["captured"]
+    suite = [r for r in toy_suite() if r.condition != "joint"]
+    worse = [*suite, toy_receipt("joint", [[None, None], [1.5, 2.7]])]
+    assert "| -5.00 % | nothing to win |" in result_tables(worse)["captured"]
+
+
+def test_the_bound_is_the_worst_of_every_step_of_every_run():
+    loud = {"domain": "law", "step": 1, "gap": 7e-8, "worst_operator_norm": 0.5, "relative_change": 0.25}
+    receipts = [*toy_suite(), toy_receipt("crma", [[1.0, None], [0.9, 2.7]], seed=1, spectral=(loud,))]
+    assert "| far (small) | crma | 2 | 3 | 7.0e-08 | 1.0000000 | 0.2500 |" in result_tables(receipts)["bound"]
+
+
+def test_domains_seeds_shares_routes_and_answers():
+    answers = (Answers(domain="law", view="served", correct=(True, True, False, True)),)
+    suite = [r for r in toy_suite() if r.condition != "naive"]
+    tables = result_tables([*suite, toy_receipt("naive", [[1.0, None], [2.5, 3.0]], answers=answers)])
+    law, code = (_rows(tables["small/far/domains"])[d] for d in ("law", "code"))
+    assert law[-1] == code[-1] == "1 of 1"
+    assert law[-2].startswith("+10.00 %")
+    assert code[-3] == "2.7000"
+    assert _rows(tables["small/far/seeds"])["0"][:6] == ["1", "2.7500", "1.6000", "2.0000", "1.9000", "1.8000"]
+    assert "law 1 → code 0.25" in tables["small/far/shares"]
+    assert "7 of 8 (87.5%)" in tables["small/far/routers"]
+    assert "| naive | served | 3 of 4 | 75.0% |" in tables["small/far/answers"]
+    assert "small/far/ablations" not in tables
+
+
+def test_ablations_stand_beside_what_they_ablate():
+    table = result_tables([*toy_suite(), toy_receipt("no-mixing", [[1.0, None], [1.0, 2.6]])])["small/far/ablations"]
+    assert "| M = I (no-mixing) | 1.00 M | 1.8000 | 1.8000 |" in table
+    assert "**CRMA**" in table
+
+
+def test_the_headline_table_has_a_column_a_near_stream_where_there_are_several():
+    receipts = toy_suite() + toy_suite(stream="near-a") + toy_suite(stream="near-b")
+    head = result_tables(receipts)["headline"].splitlines()[0]
+    assert head == "|  | far | near | near-a | near-b |"
+    assert result_tables(toy_suite(stream="near-a"))["headline"].startswith("|  | far | near (near-a) |")
+
+
+def test_the_document_holds_every_table_once_and_how_to_make_it():
+    receipts = toy_suite()
+    text = results_markdown(receipts, "results/figures")
+    for name in result_tables(receipts):
+        assert text.count(f"<!-- results:{name} -->") == 1, name
+    assert COMMAND in text
+    assert "(results/figures/small-far-forgetting.svg)" in text
+
+
+def test_no_number_is_a_negative_zero():
+    receipts = [
+        toy_receipt("frozen", [[1.0, None], [None, 1.0]], holds=True),
+        toy_receipt("crma", [[1.0, None], [0.99999999, 1.00000002]]),
+    ]
+    assert "-0.00" not in results_markdown(receipts, "figures")
+
+
+def test_the_same_receipts_give_the_same_bytes(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    results = tmp_path / "results"
+    for receipt in toy_suite()[2:]:  # naive and joint: two figures are enough to see it
+        write_receipt(results / "small" / "far" / f"{receipt.condition}.json", receipt.model_dump())
+    out = tmp_path / "RESULTS.md"
+
+    def written() -> dict[str, bytes]:
+        write_report(results, out)
+        return {p.name: p.read_bytes() for p in [out, *(results / "figures").iterdir()]}
+
+    first = written()
+    assert len(first) == 3
+    for line in out.read_text(encoding="utf-8").splitlines():
+        if line.startswith("!["):
+            assert (out.parent / line.rsplit("(", 1)[1].rstrip(")")).is_file()
+    assert written() == first
+
+
+def test_an_empty_folder_makes_no_report(tmp_path: Path):
+    with pytest.raises(DataError, match="nothing to report"):
+        write_report(tmp_path, tmp_path / "RESULTS.md")
+    assert not (tmp_path / "RESULTS.md").exists()
