@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toy_receipts import toy_receipt, toy_suite
 
@@ -22,6 +23,14 @@ from crma.bench.headline import group_runs
 
 matplotlib = pytest.importorskip("matplotlib")
 agg = pytest.importorskip("matplotlib.backends.backend_agg")
+
+
+def _xs(line) -> list[float]:
+    return [float(x) for x in np.asarray(line.get_xdata())]
+
+
+def _ys(line) -> list[float]:
+    return [float(y) for y in np.asarray(line.get_ydata())]
 
 
 def _texts(axes) -> list[str]:
@@ -59,8 +68,8 @@ def test_only_what_the_receipts_are_enough_for_is_planned():
 
 def test_forgetting_is_drift_since_just_after():
     naive, crma = forgetting_figure(group_runs(toy_suite())).axes
-    assert [list(line.get_ydata()) for line in naive.lines[:1]] == [[0.0, pytest.approx(150.0)]]
-    assert list(crma.lines[0].get_ydata()) == [0.0, pytest.approx(-10.0)]
+    assert [_ys(line) for line in naive.lines[:1]] == [[0.0, pytest.approx(150.0)]]
+    assert _ys(crma.lines[0]) == [0.0, pytest.approx(-10.0)]
     assert "%" in naive.get_ylabel()
 
 
@@ -68,7 +77,7 @@ def test_seeds_are_averaged_and_their_range_is_a_band():
     other = toy_receipt("naive", [[1.0, None], [1.5, 3.0]], seed=1)
     naive = toy_suite()[2]
     axes = forgetting_figure(group_runs([naive, other])).axes[0]
-    assert list(axes.lines[0].get_ydata()) == [0.0, pytest.approx(100.0)]
+    assert _ys(axes.lines[0]) == [0.0, pytest.approx(100.0)]
     assert len(axes.collections) == 1
 
 
@@ -89,7 +98,7 @@ def test_every_adapter_stands_under_every_later_snapshot():
 def test_advantage_has_a_row_a_domain_and_one_for_all():
     axes = advantage_figure(group_runs(toy_suite())).axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["law", "code", "all domains"]
-    points = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() != "None"]
+    points = [_xs(line)[0] for line in axes.lines if line.get_marker() != "None"]
     assert points == [pytest.approx(10.0)] * 3
 
 
@@ -98,8 +107,8 @@ def test_the_spectral_log_is_read_as_it_was_written():
     assert [(s.domain, s.gap, s.worst_operator_norm) for s in steps] == [("law", 1e-8, 0.9), ("code", 3e-8, 1.0)]
     assert steps[0].relative_change is None
     gap, norm, *_ = spectral_figure(group_runs(toy_suite())).axes
-    assert list(gap.lines[0].get_ydata()) == pytest.approx([1.0, 3.0])  # in units of 1e-8
-    assert list(norm.lines[0].get_ydata()) == [0.9, 1.0]
+    assert _ys(gap.lines[0]) == pytest.approx([1.0, 3.0])  # in units of 1e-8
+    assert _ys(norm.lines[0]) == [0.9, 1.0]
 
 
 def test_a_spectral_log_with_holes_is_drawn(tmp_path: Path):

@@ -72,13 +72,14 @@ _STYLE: Mapping[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpectralStep:
-    """What one logged step says of the bound, the worst over all sites; None where it was not logged."""
+    """What one logged step says of the bound and of the backbone; None where it was not logged."""
 
     domain: str
-    gap: float | None  # sqrt(max row sum · max column sum) − 1 ≥ ‖M‖₂ − 1, in float64
-    operator_norm: float | None  # ‖B K A‖₂
-    gate: float | None  # |g|, the largest
-    sigma2: float | None  # σ₂(M), the largest
+    gap: float | None  # sqrt(max row sum · max column sum) − 1 ≥ ‖M‖₂ − 1, in float64, the worst site's
+    worst_operator_norm: float | None  # ‖B K A‖₂
+    gate: float | None  # mean |g| over sites
+    sigma2: float | None  # mean σ₂(M) over sites
+    relative_change: float | None  # ‖ΔW‖₂ / ‖W‖₂, the largest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,30 +88,18 @@ class Plan:
 
     file: str
     caption: str
+    recipe: str
+    stream: str
     draw: Callable[[], Figure]
 
 
 def spectral_steps(receipt: Receipt) -> tuple[SpectralStep, ...]:
-    """The receipt's spectral log, in the order of training.
-
-    A line is read flat ("gap" or "norm_bound", "worst_operator_norm" or "operator_norm", "gate", "sigma2"), or as
-    `metrics.jsonl` has it, with those inside "certificate" and a list of "sites".
-    """
-    steps = []
-    for line in receipt.spectral:
-        flat = {**(line.get("certificate") or {}), **line}
-        sites = line.get("sites") or ()
-        bound = flat.get("norm_bound")
-        steps.append(
-            SpectralStep(
-                domain=str(line.get("domain", "")),
-                gap=flat["gap"] if flat.get("gap") is not None else None if bound is None else bound - 1.0,
-                operator_norm=flat.get("worst_operator_norm", flat.get("operator_norm")),
-                gate=flat["gate"] if "gate" in flat else max((abs(s["gate"]) for s in sites), default=None),
-                sigma2=flat["sigma2"] if "sigma2" in flat else max((s["sigma2"] for s in sites), default=None),
-            )
-        )
-    return tuple(steps)
+    """The receipt's spectral log, in the order of training (written by `crma.benchmark.conditions`)."""
+    numbers = ("gap", "worst_operator_norm", "gate", "sigma2", "relative_change")
+    return tuple(
+        SpectralStep(domain=str(line.get("domain", "")), **{n: line.get(n) for n in numbers})
+        for line in receipt.spectral
+    )
 
 
 def figure_plans(receipts: Iterable[Receipt]) -> tuple[Plan, ...]:
@@ -148,7 +137,7 @@ def figure_plans(receipts: Iterable[Receipt]) -> tuple[Plan, ...]:
             (
                 "spectrum",
                 any("crma" in r.receipts and r.receipts["crma"].spectral for r in runs),
-                "the bound while training: both norms, the largest gate, the largest second singular value",
+                "the bound while training: both norms, the gate and the second singular value",
                 spectral_figure,
             ),
         ):
@@ -157,6 +146,8 @@ def figure_plans(receipts: Iterable[Receipt]) -> tuple[Plan, ...]:
                     Plan(
                         file=f"{recipe}-{stream}-{name}.svg",
                         caption=f"{stream} ({recipe}): {caption}",
+                        recipe=recipe,
+                        stream=stream,
                         draw=lambda draw=draw, runs=tuple(runs): draw(runs),
                     )
                 )
@@ -214,7 +205,7 @@ def forgetting_figure(runs: Sequence[Run]) -> Figure:
             axes.sharey(panels[0])
             if axes is not panels[0]:
                 axes.tick_params(axis="y", labelleft=False)
-        panels[0].set_ylabel("test loss since just after (%)")
+        panels[0].set_ylabel("rise of test loss since just after (%)")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), title="drift of")
         figure.suptitle(_title(shown, "Forgetting", band=len(shown) > 1), x=0.01, ha="left")
@@ -229,7 +220,7 @@ def matrix_figure(runs: Sequence[Run]) -> Figure:
     cells, drifts = {}, {}
     for method in methods:
         of = [r.receipts[method] for r in shown]
-        base = [_mean([x for r in of if (x := r.loss("base", 0, d)) is not None]) for d in order]
+        base = [_mean([m[d].loss for r in shown if (m := r.at_end("base")) is not None]) for d in order]
         rows = [
             [_mean([x for r in of if (x := r.loss("floating", t + 1, d)) is not None]) for d in order]
             for t in range(len(order))
@@ -346,7 +337,7 @@ def snapshots_figure(runs: Sequence[Run]) -> Figure:
 
 
 def spectral_figure(runs: Sequence[Run]) -> Figure:
-    """Gap, worst ‖B K A‖₂, gate and σ₂ at each logged step of one run of crma, and the worst of all runs, dashed."""
+    """Gap, worst ‖B K A‖₂, gate and σ₂ at each logged step of one run of crma, and the largest of all runs, dashed."""
     having = [r for r in runs if "crma" in r.receipts and r.receipts["crma"].spectral]
     logs = [spectral_steps(r.receipts["crma"]) for r in having]
     steps = logs[0]
@@ -357,9 +348,9 @@ def spectral_figure(runs: Sequence[Run]) -> Figure:
             grid.flat,
             (
                 ("gap", "bound on ‖M‖₂, minus 1 (10⁻⁸)", 1e8, _TOLERANCE),
-                ("operator_norm", "largest ‖B K A‖₂", 1.0, 1.0),
-                ("gate", "largest gate |g|", 1.0, None),
-                ("sigma2", "largest σ₂(M)", 1.0, None),
+                ("worst_operator_norm", "largest ‖B K A‖₂", 1.0, 1.0),
+                ("gate", "gate |g|, mean over sites", 1.0, None),
+                ("sigma2", "σ₂(M), mean over sites", 1.0, None),
             ),
             strict=True,
         ):
@@ -370,10 +361,10 @@ def spectral_figure(runs: Sequence[Run]) -> Figure:
             axes.grid(axis="y")
             axes.set_axisbelow(True)
             if every and len(logs) > 1:
-                axes.axhline(max(every), color=_COLOURS[0], linewidth=1.0, linestyle="--", label="worst of all runs")
+                axes.axhline(max(every), color=_COLOURS[0], linewidth=1.0, linestyle="--", label="largest of all runs")
             if limit is not None:
                 axes.axhline(limit * unit, color=_COLOURS[1], linewidth=1.6, label="limit")
-            if field == "operator_norm":
+            if field == "worst_operator_norm":
                 axes.set_ylim(min([0.9, *every]) - 0.005, max([1.0, *every]) + 0.015)
             elif every:
                 top = max([*every, (limit or 0.0) * unit, 1e-9])
@@ -505,4 +496,5 @@ def _style() -> AbstractContextManager[None]:
         ) from error
     # Whoever runs this may have a matplotlibrc of their own: start from the defaults, keep only the backend.
     defaults = {k: v for k, v in rcParamsDefault.items() if not k.startswith(("backend", "_"))}
-    return rc_context({**defaults, **_STYLE})
+    settings: Any = {**defaults, **_STYLE}
+    return rc_context(settings)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crma.bench.lm_eval_model import QUERY, Answerer, Router, harness_model
+from crma.bench.lm_eval_model import QUERY, Answerer, Routing, harness_model
 from crma.errors import ConfigError, DataError
 
 __all__ = ["TASKS", "evaluate_general"]
@@ -124,7 +124,7 @@ def evaluate_general(
     limit: int | Mapping[str, int] | None = None,
     shots: Mapping[str, int] | None = None,
     seed: int = 0,
-    route: Router | None = None,
+    route: Routing | None = None,
 ) -> dict[str, Any]:
     """Ask `answerer` each task's rows; JSON-ready numbers, with what is needed to compare two runs row by row.
 
@@ -186,7 +186,7 @@ def _check(data: Path, tasks: Sequence[str]) -> None:
 
 
 def _evaluate(
-    answerer: Answerer, data: Path, name: str, *, limit: int | None, shots: int, seed: int, route: Router | None
+    answerer: Answerer, data: Path, name: str, *, limit: int | None, shots: int, seed: int, route: Routing | None
 ) -> dict[str, Any]:
     task = TASKS[name]
     rows = _read(data / task.file)

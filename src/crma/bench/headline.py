@@ -189,7 +189,7 @@ def _difference(a: object, b: object) -> str:
 
 
 def average(runs: Sequence[Run], value: Callable[[Run], float | None]) -> float | None:
-    """The mean over the orders of a seed, then over the seeds of a stream, then over streams; None where none has it."""
+    """The mean over the orders of a seed, then over a stream's seeds, then over streams; None where none has it."""
     return nested_mean({(r.stream, r.seed, r.order): x for r in runs if (x := value(r)) is not None})
 
 
@@ -230,8 +230,9 @@ def interval(
     sides: tuple[dict[str, tuple[Any, Any]], ...] = ({}, {})
     for name, entries in strata.items():
         tokens = entries[0][1].tokens
-        for side, of in zip(sides, (1, 2), strict=True):
-            measured = [(e[0], e[of]) for e in entries]
+        for side, measured in zip(
+            sides, ([(s, a) for s, a, _ in entries], [(s, b) for s, _, b in entries]), strict=True
+        ):
             if any(m.tokens != tokens for _, m in measured):
                 raise DataError(
                     "runs on the same test rows count other tokens",
@@ -240,8 +241,7 @@ def interval(
                     got=sorted({f"{sum(m.tokens)} in {len(m.tokens)}" for _, m in measured}),
                     next_step="score every run with the same tokeniser and length",
                 )
-            # Strata weigh the same in the bootstrap: their number undoes that, and the scales do the weighing.
-            side[name] = (sum(s * len(strata) * np.array(m.losses) for s, m in measured), np.array(tokens))
+            side[name] = (sum(scale * np.array(m.losses) for scale, m in measured), np.array(tokens))
     found = paired_relative_advantage(*sides)
     return [found.low, found.high]
 
@@ -279,7 +279,8 @@ def headline(receipts: Iterable[Receipt], *, recipe: str | None = None) -> dict[
     recipe: which it is; `recipe` if given, else `preferred_recipe` of the kind's runs
     advantage_pct: of crma over frozen, 100 (L_frozen − L_crma) / L_frozen at the end, crma under its last backbone:
         `mean`, `sd` and `per_seed` (a seed that every stream has), `interval` (see `interval`)
-    advantage_pinned_pct, advantage_routed_pct: the same with crma pinned; with both as the router serves them
+    advantage_pinned_pct, advantage_routed_pct: the same with crma pinned; with both as the router serves
+        them (crma pinned)
     captured_share: (L_frozen − L_crma) / (L_frozen − L_joint) of L averaged over the runs that have all three; None
         also where joint is no better than frozen and there is nothing to capture (then `joint_gain_pct` ≤ 0)
     joint_gain_pct: 100 (L_frozen − L_joint) / L_frozen

@@ -18,11 +18,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 
 from crma.errors import ConfigError, DataError
 
-__all__ = ["QUERY", "Answerer", "ModelAnswerer", "Router", "ServingAnswerer", "harness_model"]
+__all__ = ["QUERY", "Answerer", "ModelAnswerer", "Routing", "ServingAnswerer", "harness_model"]
 
 QUERY = "crma_query"  # the column of a harness document that holds what a router may see
 
-Router = Callable[[Sequence[str]], Sequence[str | None]]  # questions -> the domain that answers each, None for the base
+# Questions -> the domain that answers each, None for the base.
+Routing = Callable[[Sequence[str]], Sequence[str | None]]
 
 _Ids = tuple[int, ...]
 _HEAD_ROWS = 256  # positions whose logits are held in float32 at a time: 50 MB at 49,152 tokens of vocabulary
@@ -355,7 +356,7 @@ class _Said(StoppingCriteria):
         return torch.tensor([any(s in text for s in self._strings) for text in texts], device=input_ids.device)
 
 
-def harness_model(answerer: Answerer, *, route: Router | None = None) -> Any:
+def harness_model(answerer: Answerer, *, route: Routing | None = None) -> Any:
     """An `lm_eval.api.model.LM` that asks `answerer`; `routes` tells, after a run, where each question went.
 
     Args:

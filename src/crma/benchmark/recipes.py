@@ -103,9 +103,9 @@ RECIPES: Mapping[str, Recipe] = {
             base="smollm2-135m",
             streams={
                 "near-medical": Plan(
-                    sizes=Sizes(train=20, validation=16, test=24, max_tokens=192),
+                    sizes=Sizes(train=8, validation=16, test=24, max_tokens=224),
                     learn=LearnConfig(
-                        epochs=3, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=4, rank=8, max_length=192
+                        epochs=3, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=4, rank=8, max_length=224
                     ),
                     matched_rank=19,
                     orders=(0, 1),
@@ -126,9 +126,9 @@ RECIPES: Mapping[str, Recipe] = {
             base="smollm2-135m",
             streams={
                 "near-medical": Plan(
-                    sizes=Sizes(train=20, validation=16, test=24, max_tokens=192),
+                    sizes=Sizes(train=8, validation=16, test=24, max_tokens=224),
                     learn=LearnConfig(
-                        epochs=3, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=4, rank=8, max_length=192
+                        epochs=3, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=4, rank=8, max_length=224
                     ),
                     matched_rank=19,
                     orders=(0, 1, 2),

@@ -85,9 +85,12 @@ STREAMS: Mapping[str, Stream] = {
             "near-medical",
             "medical",
             "cancer",
-            "diabetes_digestive_kidney rare_diseases genetics cancer neurology general_health",
-            "general_health neurology cancer genetics rare_diseases diabetes_digestive_kidney",
-            "genetics general_health diabetes_digestive_kidney neurology rare_diseases cancer",
+            "diabetes_digestive_kidney rare_diseases genetics cancer neurology general_health heart_lung_blood"
+            " senior_health",
+            "senior_health heart_lung_blood general_health neurology cancer genetics rare_diseases"
+            " diabetes_digestive_kidney",
+            "genetics senior_health general_health diabetes_digestive_kidney neurology rare_diseases heart_lung_blood"
+            " cancer",
         ),
         # Invented facts, made on the fly: what the smoke test runs on, with no file at all.
         Stream(name="worlds", kind="far", orders=(_WORLD, _WORLD[::-1]), tuning="law", sources={}),
