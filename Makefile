@@ -21,6 +21,7 @@ check: $(READY)  ## lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/crma bench report --check
 
 setup: $(READY)  ## make .venv and install everything
 

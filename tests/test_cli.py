@@ -143,3 +143,22 @@ def test_help_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_benchmark_runs_reports_and_notices_a_changed_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CRMA_CACHE", str(tmp_path / "cache"))
+    results, document = tmp_path / "results", tmp_path / "RESULTS.md"
+    for condition in ("frozen", "naive"):
+        run = ["bench", "run", "smoke", "--condition", condition, "--order", "0", "--json"]
+        made = CliRunner().invoke(app, [*run, "--results", str(results), "--work", str(tmp_path / "work")])
+        assert made.exit_code == 0, made.output
+        assert len(json.loads(made.stdout)["written"]) == 1
+    report = ["bench", "report", "--results", str(results), "--out", str(document), "--also", str(document)]
+    assert CliRunner().invoke(app, report).exit_code == 0
+    assert CliRunner().invoke(app, [*report, "--check"]).exit_code == 0
+    headline = json.loads(CliRunner().invoke(app, [*report, "--json"]).stdout)["headline"]
+    assert set(headline) >= {"far", "near"}
+    text = document.read_text()
+    document.write_text(text.replace("| law | ", "| law | 9", 1))
+    checked = CliRunner().invoke(app, [*report, "--check"])
+    assert checked.exit_code == 1

@@ -116,6 +116,41 @@ def bench_run(
         out.print(f"{len(written)} receipts written under {results / recipe}", highlight=False)
 
 
+@bench_app.command("report")
+@_reports_errors
+def bench_report(
+    results: Annotated[Path, typer.Option(help="The folder of receipts.")] = Path("results"),
+    document: Annotated[Path, typer.Option("--out", help="The document to write.")] = Path("RESULTS.md"),
+    also: Annotated[list[Path] | None, typer.Option(help="Other documents with marked numbers.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing: exit 1 where a number differs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write RESULTS.md and its figures from the receipts; with --check, hold it and README.md to them."""
+    from crma.bench.headline import headline
+    from crma.bench.numbers import check_document, fill_document
+    from crma.bench.receipt import read_receipts
+    from crma.bench.report import write_report
+
+    receipts = read_receipts(results)
+    others = also if also is not None else [p for p in (Path("README.md"),) if p.is_file()]
+    if check:
+        found = [m for path in (document, *others) for m in check_document(path, receipts)]
+        if as_json:
+            _print_json({"differences": [str(m) for m in found]})
+        for mismatch in found:
+            err.print(str(mismatch), markup=False, highlight=False, soft_wrap=True)
+        if found:
+            raise typer.Exit(1)
+        return
+    if as_json:
+        _print_json({"headline": headline(receipts)})
+        return
+    write_report(results, document)
+    for path in others:
+        fill_document(path, receipts)
+    out.print(f"{document} written from {len(receipts)} receipts", highlight=False)
+
+
 @app.command()
 @_reports_errors
 def demo(

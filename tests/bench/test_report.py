@@ -73,9 +73,12 @@ def test_domains_seeds_shares_routes_and_answers():
 
 
 def test_ablations_stand_beside_what_they_ablate():
-    table = result_tables([*toy_suite(), toy_receipt("no-mixing", [[1.0, None], [1.0, 2.6]])])["small/far/ablations"]
+    other_seed = toy_receipt("crma", [[1.0, None], [1.0, 5.0]], seed=1)
+    receipts = [*toy_suite(), other_seed, toy_receipt("no-mixing", [[1.0, None], [1.0, 2.6]])]
+    table = result_tables(receipts)["small/far/ablations"]
     assert "| M = I (no-mixing) | 1.00 M | 1.8000 | 1.8000 |" in table
-    assert "**CRMA**" in table
+    # Over the seed that was ablated, not over both.
+    assert "| **CRMA**, all adapters under the last backbone | 1.00 M | 1.8500 | 1.8000 |" in table
 
 
 def test_the_headline_table_has_a_column_a_near_stream_where_there_are_several():

@@ -24,7 +24,9 @@ def lora(rank, seed=0, d=D_OUT, i=D_IN):
 
 def moved(n, seed, scale=1.0):
     rng = np.random.default_rng(seed)
-    return {SITE: (scale * rng.normal(size=(D_OUT, n)).astype(np.float32), rng.normal(size=(n, D_IN)).astype(np.float32))}
+    return {
+        SITE: (scale * rng.normal(size=(D_OUT, n)).astype(np.float32), rng.normal(size=(n, D_IN)).astype(np.float32))
+    }
 
 
 def dense(weights, scaling=1.0):

@@ -397,14 +397,13 @@ def _common_panels(runs: Sequence[Run]) -> list[str]:
 
 
 def _one_order(runs: Sequence[Run], *conditions: str) -> list[Run]:
-    """The runs of the order that has most, counting those with most panels: lines can only be named in one order."""
+    """The runs of the order that has most, of those with both main panels if any: lines are named in one order."""
     runs = [r for r in runs if all(c in r.receipts for c in conditions) and _panels(r)]
-    richest = max(len(_panels(r)) for r in runs)
+    both = [r for r in runs if {"naive", "crma"} <= set(r.receipts)]
     kept: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
-        if conditions or len(_panels(run)) == richest:
-            kept.setdefault(run.order, []).append(run)
-    return max(kept.values(), key=len)
+    for run in runs if conditions or not both else both:
+        kept.setdefault(run.order, []).append(run)
+    return max(kept.values(), key=lambda group: (len(group), len(_common_panels(group))))
 
 
 def _drift(receipt: Receipt, t: int, i: int) -> float | None:

@@ -158,9 +158,7 @@ def result_tables(receipts: Iterable[Receipt]) -> dict[str, str]:
     for key, runs in streams.items():
         made = {
             "methods": _methods_table(runs, _MAIN),
-            "ablations": _methods_table(runs, ("frozen", "crma-pinned", "crma", *_ABLATIONS))
-            if any(r.receipt(a) for r in runs for a in _ABLATIONS)
-            else None,
+            "ablations": _ablations_table(runs),
             "domains": _domains_table(runs),
             "seeds": _seeds_table(runs),
             "runs": _runs_table(runs),
@@ -232,7 +230,7 @@ def _methods_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
         rows.append(
             [
                 _LABELS.get(method, method),
-                f"{trained / 1e6:.2f} M" if trained else _NONE,
+                _size(trained) if trained else _NONE,
                 _loss(average(having, lambda r, m=method: r.learning_loss(m))),
                 _loss(average(having, lambda r, m=method: r.loss(m))),
                 _loss(routed),
@@ -256,6 +254,12 @@ def _methods_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
         ],
         rows,
     )
+
+
+def _ablations_table(runs: Sequence[Run]) -> str | None:
+    # What is ablated is shown over the ablations' own runs, which are fewer: like stands beside like.
+    ablated = [r for r in runs if any(a in r.receipts for a in _ABLATIONS)]
+    return _methods_table(ablated, ("frozen", "crma-pinned", "crma", *_ABLATIONS)) if ablated else None
 
 
 def _captured_table(streams: Mapping[str, Sequence[Run]]) -> str:
@@ -394,8 +398,8 @@ def _cost_table(streams: Mapping[str, Sequence[Run]]) -> str:
                 [
                     _called(key),
                     condition,
-                    f"{_mean([x.trained_parameters for x in of]) / 1e6:.2f} M",
-                    f"{_mean([x.stored_parameters for x in of]) / 1e6:.2f} M",
+                    _size(_mean([x.trained_parameters for x in of])),
+                    _size(_mean([x.stored_parameters for x in of])),
                     f"{_mean([x.tokens for x in of]):,.0f}",
                     f"{_mean([x.seconds for x in of]):,.0f}",
                     f"{_mean(memory):,.0f}" if memory else _NONE,
@@ -487,6 +491,10 @@ def _percent(x: float | None) -> str:
 
 def _loss(x: float | None) -> str:
     return _plain(x, ".4f")
+
+
+def _size(n: float) -> str:
+    return f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n:,.0f}"
 
 
 def _plain(x: float | None, form: str, unit: str = "") -> str:
