@@ -97,7 +97,7 @@ class Learning:
         if loss_base is None and rendered["test"].rows:
             self.on_event("phase", {"phase": "measure the base", "domain": self.domain})
             with self.served.untouched():
-                loss_base = self._loss(rendered["test"].rows)
+                loss_base = self._loss(rendered["test"].rows, domain=self.domain, view="base", split="test")
             session.remember(loss_base=loss_base)
 
         seed = derived_seed(self.config.seed, self.domain)
@@ -144,8 +144,12 @@ class Learning:
         self.served.wait()
         return session
 
-    def _loss(self, rows: Sequence[Rendered]) -> float:
-        return self.served.score_rows(rows, shared=True).loss
+    def _loss(self, rows: Sequence[Rendered], **told: str) -> float:
+        """Their mean loss; with `told`, each row's own goes to a listener, so that a benchmark need not repeat it."""
+        score = self.served.score_rows(rows, shared=True)
+        if told:
+            self.on_event("measured", {**told, "losses": score.losses})
+        return score.loss
 
     def _learnt_before(self, data_hash: str) -> Learnt:
         """What a run that was killed between its commit and its end would have returned; any other is refused."""
@@ -340,8 +344,10 @@ class Learning:
         loss_base = session.get("loss_base")
         data_hash = _data_hash(split)
         self.served.adapters.activate(self.domain)
-        validation = self._loss(rendered["validation"].rows) if rendered["validation"].rows else None
-        loss_after = self._loss(rendered["test"].rows) if rendered["test"].rows else None
+        own = {"domain": self.domain, "view": "floating"}
+        held_out, tests = rendered["validation"].rows, rendered["test"].rows
+        validation = self._loss(held_out, **own, split="validation") if held_out else None
+        loss_after = self._loss(tests, **own, split="test") if tests else None
         if not all(math.isfinite(loss) for loss in (validation, loss_after) if loss is not None):
             raise TrainingDivergedError(  # in its last step: the loop sees a step's harm in the next one
                 "what was learnt gives no finite loss",
@@ -475,8 +481,8 @@ class Learning:
         fitted: Mapping[str, Weights],
     ) -> DomainRecord:
         """An earlier domain under the snapshot to come: promoted where its validation loss is no worse, else pinned."""
-        if verdict is None or record.rows_kept is None:
-            return record
+        if verdict is None or verdict.share == 0.0 or record.rows_kept is None:
+            return record  # nothing moved under it
         changes: dict[str, Any] = {}
         test = self.served.kept(record.name, "test")
         if record.name in fitted:
@@ -484,7 +490,7 @@ class Learning:
         else:
             self.served.activate(record.name)
         if test:
-            changes["loss_floating"] = self._loss(test)
+            changes["loss_floating"] = self._loss(test, domain=record.name, view="floating", split="test")
         loss = verdict.losses.get(record.name)
         reference = record.validation_loss
         if loss is not None and reference is not None and loss <= reference * (1.0 + self.config.tolerance):

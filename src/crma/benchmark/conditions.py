@@ -128,6 +128,10 @@ class Notebook:
     def has(self, after: int, view: View) -> bool:
         return any((m.after, m.view, m.split) == (after, view, "test") for m in self.measurements)
 
+    def find(self, after: int, view: View, domain: str) -> Measurement | None:
+        wanted = (after, view, domain, "test")
+        return next((m for m in self.measurements if (m.after, m.view, m.domain, m.split) == wanted), None)
+
     def take(
         self,
         after: int,
@@ -190,19 +194,13 @@ def _learn_on_a_stack(
     learnt = {d.name for d in model.stack.manifest.domains}
     spectral = _Spectral(folder / "spectral.jsonl", on_event, notebook)
     names = tuple(domains)
-    _measure_base(model, domains, notebook, config)
     for t, (name, split) in enumerate(domains.items(), start=1):
         if name not in learnt:
             spectral.open(name)
-            model.learn(name, split, config, on_event=spectral)
-            notebook.save()
+            told = model.learn(name, split, config, on_event=spectral)
+            spectral.losses[name, "moved", "test"] = (told.share or 0.0,)
         if not notebook.has(t, "floating"):
-            rows = {d: model.kept(d, "test") for d in names[:t]}
-            # Without a backbone nothing of an earlier domain moves: its own row says all (Receipt.holds).
-            seen = names[:t] if shape is not None else names[t - 1 : t]
-            own = {name: model.kept(name, "validation")}
-            notebook.take(t, "floating", {name: _served(model, name, own[name])}, own, split="validation")
-            notebook.take(t, "floating", {d: _floating(model, d) for d in seen}, rows)
+            _measure(model, t, names, notebook, spectral.losses, holds=shape is None)
         on_event("domain", {"domain": name, "number": t, "of": len(names)})
     last = len(names)
     routes = {d: [r.domain for r in model.route([e.prompt for e in domains[d].test])] for d in names}
@@ -238,11 +236,44 @@ def _opened(folder: Path, base: str, shape: BackboneConfig | None) -> ContinualM
     return ContinualModel.create(folder, base=base, backbone=shape)
 
 
-def _measure_base(model: ContinualModel, domains: Mapping[str, Split], notebook: Notebook, config: LearnConfig) -> None:
-    if not notebook.has(0, "base"):
-        rows = {d: render_all(s.test, model.tokenizer, config.max_length).rows for d, s in domains.items()}
+def _measure(
+    model: ContinualModel,
+    t: int,
+    names: Sequence[str],
+    notebook: Notebook,
+    told: Mapping[tuple[str, str, str], tuple[float, ...]],
+    *,
+    holds: bool,
+) -> None:
+    """After the t-th domain: its rows under the base and its own LoRA, and every earlier domain's under the backbone
+    of now. Taken from what the learning measured itself (`told`); where a kill lost that, measured again."""
+    name = names[t - 1]
+    test, held_out = {name: model.kept(name, "test")}, {name: model.kept(name, "validation")}
+
+    def score(domain: str, view: str, split: str, measure: Callable[[], Score]) -> Score:
+        losses = told.get((domain, view, split))
+        return Score(loss=0.0, tokens=0, losses=losses) if losses else measure()
+
+    def of_base() -> Score:
         with model.untouched():
-            notebook.take(0, "base", {d: model.score_rows(rows[d]) for d in domains}, rows)
+            return model.score_rows(test[name])
+
+    notebook.take(0, "base", {name: score(name, "base", "test", of_base)}, test)
+    own = score(name, "floating", "validation", lambda: _served(model, name, held_out[name]))
+    notebook.take(t, "floating", {name: own}, held_out, split="validation")
+    # Without a backbone nothing of an earlier domain moves: its own row says all (Receipt.holds).
+    seen = names[t - 1 : t] if holds else names[:t]
+    still = told.get((name, "moved", "test")) == (0.0,)  # the backbone stood still: as after the domain before
+    found = {}
+    for domain in seen:
+        before = notebook.find(t - 1, "floating", domain) if still and domain != name else None
+        again = before.losses if before else None
+        found[domain] = (
+            Score(loss=0.0, tokens=0, losses=again)
+            if again
+            else score(domain, "floating", "test", lambda domain=domain: _floating(model, domain))
+        )
+    notebook.take(t, "floating", found, {d: model.kept(d, "test") for d in seen})
 
 
 def _floating(model: ContinualModel, domain: str) -> Score:
@@ -289,13 +320,15 @@ def _answered(model: ContinualModel, domain: str, examples: Sequence[Example]) -
 
 
 class _Spectral:
-    """The bound at every step that logs a certificate, and the tokens trained on; passes every event on."""
+    """What a learning tells: the bound at every step that logs a certificate, tokens, losses; passes all events on."""
 
     def __init__(self, path: Path, on_event: Listener, notebook: Notebook) -> None:
         self.path, self.on_event, self.notebook = path, on_event, notebook
+        self.losses: dict[tuple[str, str, str], tuple[float, ...]] = {}  # (domain, view, split), of this process
 
     def open(self, domain: str) -> None:
         """A domain that is learnt again after a kill writes its lines again."""
+        self.losses.clear()
         kept = [line for line in self.lines() if line["domain"] != domain]
         files.write_bytes_atomic(self.path, files.encode_lines(kept))
 
@@ -306,6 +339,8 @@ class _Spectral:
             if "certificate" in value:
                 with self.path.open("ab") as stream:
                     stream.write(files.encode_lines([_spectral_line(value)]))
+        elif kind == "measured":
+            self.losses[value["domain"], value["view"], value["split"]] = tuple(value["losses"])
         self.on_event(kind, value)
 
     def lines(self) -> list[dict[str, Any]]:
