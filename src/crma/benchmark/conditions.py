@@ -201,7 +201,7 @@ def _learn_on_a_stack(
             spectral.losses[name, "moved", "test"] = (told.share or 0.0,)
         if not notebook.has(t, "floating"):
             _measure(model, t, names, notebook, spectral.losses, holds=shape is None)
-        on_event("domain", {"domain": name, "number": t, "of": len(names)})
+        on_event("domain", {"domain": name, "number": t, "of": len(names), "before": name in learnt})
     last = len(names)
     routes = {d: [r.domain for r in model.route([e.prompt for e in domains[d].test])] for d in names}
     if not notebook.has(last, "routed"):
@@ -377,7 +377,11 @@ def _learn_apart(
     """A stack of its own for each domain: the first domain's learning, every time."""
     parts: list[Outcome] = []
     for t, (name, split) in enumerate(domains.items(), start=1):
-        part = _learn_on_a_stack(condition, plan, {name: split}, folder / name, base, seed, on_event)
+
+        def heard(kind: str, value: Mapping[str, Any], t: int = t) -> None:
+            on_event(kind, {**value, "number": t, "of": len(domains)} if kind == "domain" else value)
+
+        part = _learn_on_a_stack(condition, plan, {name: split}, folder / name, base, seed, heard)
         part.measurements = [m.model_copy(update={"after": t if m.after else 0}) for m in part.measurements]
         parts.append(part)
     first = parts[0]
@@ -411,7 +415,8 @@ def _learn_with_one(
         notebook.take(0, "base", {d: model.score(rows, None) for d, rows in tests.items()}, tests)
     for t, name, rows in _lessons(condition, domains, model):
         place = folder / f"{t}.safetensors"
-        if place.is_file():
+        before = place.is_file()
+        if before:
             model.load(place)
         else:
             notebook.tokens[name] = model.learn(name, rows, on_event)
@@ -426,7 +431,7 @@ def _learn_with_one(
             # The learnt ones, and the next: forward transfer needs no more.
             seen = {d: rows for i, (d, rows) in enumerate(tests.items()) if i <= t}
             notebook.take(t, "floating", {d: model.score(rows, ONE) for d, rows in seen.items()}, seen)
-        on_event("domain", {"domain": name, "number": t, "of": len(domains)})
+        on_event("domain", {"domain": name, "number": t, "of": len(domains), "before": before})
     size = sum(p.numel() for p in model.adapters.parameters(ONE).values())
     return Outcome(
         measurements=notebook.measurements,

@@ -171,17 +171,20 @@ class _Clock:
     def __init__(self, runs: int, say: Callable[[str], None]) -> None:
         self.runs, self.say = runs, say
         self.done: list[float] = []
-        self.number, self.began = 0, time.perf_counter()
+        self.number, self.learnt, self.text, self.began = 0, 0, "", time.perf_counter()
 
     def begin(self, number: int, text: str) -> None:
-        self.number, self.began, self.text = number, time.perf_counter(), text
+        self.number, self.began, self.text, self.learnt = number, time.perf_counter(), text, 0
 
     def skip(self, reason: str) -> None:
         self.say(f"[{self.number + 1}/{self.runs}] {self.text}: {reason}")
 
     def tell(self, domain: Mapping[str, Any]) -> None:
+        if domain["before"]:  # of a run that goes on: it took no time now
+            return
+        self.learnt += 1
         spent = time.perf_counter() - self.began
-        left = spent / domain["number"] * (domain["of"] - domain["number"])
+        left = spent / self.learnt * (domain["of"] - domain["number"])
         mean = sum(self.done) / len(self.done) if self.done else spent + left
         rest = left + mean * (self.runs - self.number - 1)
         self.say(
