@@ -89,6 +89,7 @@ def bench_run(
     results: Annotated[Path, typer.Option(help="Where the receipts go.")] = Path("results"),
     work: Annotated[Path, typer.Option(help="Scratch: what a killed run goes on from.")] = Path(".bench"),
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stacks of finished runs in the scratch.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the receipts of a recipe that are not there yet. Kill it at any time; two at once share the work."""
@@ -108,12 +109,44 @@ def bench_run(
         condition=condition,
         seed=seed,
         order=order,
+        keep=keep,
         say=lambda text: err.print(text, highlight=False, markup=False, soft_wrap=True),
     )
     if as_json:
         _print_json({"written": [str(path) for path in written]})
     else:
         out.print(f"{len(written)} receipts written under {results / recipe}", highlight=False)
+
+
+@bench_app.command("general")
+@_reports_errors
+def bench_general(
+    stack: StackArg,
+    receipt: Annotated[Path, typer.Option(help="The file to write.")] = Path("results/general.json"),
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Rows a task, drawn with the seed.")] = 200,
+    seed: int = 0,
+    base: BaseOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """General benchmarks on local files (lm-evaluation-harness): the base, the stack as routed, one domain always on."""
+    from crma.bench.general import TASKS
+    from crma.benchmark.general import measure_general
+    from crma.benchmark.streams import shared_data
+
+    model = _open(stack, base)
+    found = measure_general(
+        model, shared_data() / "benchmarks", receipt, tasks=tuple(task or TASKS), limit=limit, seed=seed
+    )
+    if as_json:
+        _print_json(found)
+        return
+    table = Table("task", "metric", "rows", "base", "routed", "last domain always on")
+    for name, measured in found["base"]["tasks"].items():
+        for metric, value in measured["metrics"].items():
+            others = (found[v]["tasks"][name]["metrics"][metric]["value"] for v in ("routed", "always") if v in found)
+            table.add_row(name, metric, str(measured["n"]), *(f"{x:.4f}" for x in (value["value"], *others)))
+    out.print(table)
 
 
 @bench_app.command("report")

@@ -38,6 +38,7 @@ def run_recipe(
     seed: int | None = None,
     order: int | None = None,
     data: Path | None = None,
+    keep: bool = False,
     say: Callable[[str], None] = lambda _text: None,
     on_event: Listener = lambda _kind, _value: None,
 ) -> list[Path]:
@@ -48,7 +49,7 @@ def run_recipe(
 
     Args:
         results: receipts go to `results/<recipe>/<stream>/<condition>-seed<seed>-order<order>.json`.
-        work: scratch; a run's folder is removed when its receipt is written.
+        work: scratch; a run's folder is removed when its receipt is written, but for `keep`.
 
     Raises:
         ConfigError: nothing of the recipe fits the choice, or a receipt there was made with other settings.
@@ -67,7 +68,7 @@ def run_recipe(
     for number, (name, which, at, ordering) in enumerate(chosen):
         path = results / recipe.name / name / f"{which}-seed{at}-order{ordering}.json"
         clock.begin(number, f"{name} · {which} · seed {at} · order {ordering}")
-        made = _one(recipe, base, (name, which, at, ordering), path, work, data, clock, on_event)
+        made = _one(recipe, base, (name, which, at, ordering), path, work, data, clock, on_event, keep=keep)
         if made:
             written.append(path)
     return written
@@ -82,6 +83,8 @@ def _one(
     data: Path | None,
     clock: _Clock,
     on_event: Listener,
+    *,
+    keep: bool,
 ) -> bool:
     stream_name, condition_name, seed, order = which
     stream, plan, condition = STREAMS[stream_name], recipe.streams[stream_name], condition_named(condition_name)
@@ -149,7 +152,8 @@ def _one(
     except Timeout:
         clock.skip("another process is running it")
         return False
-    shutil.rmtree(folder, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
     clock.end()
     return True
 
