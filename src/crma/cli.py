@@ -129,7 +129,7 @@ def bench_general(
     base: BaseOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """General benchmarks on local files (lm-evaluation-harness): the base, the stack as routed, one domain always on."""
+    """General benchmarks on local files (lm-evaluation-harness): the base, the stack as routed, one domain on."""
     from crma.bench.general import TASKS
     from crma.benchmark.general import measure_general
     from crma.benchmark.streams import shared_data
