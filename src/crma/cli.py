@@ -86,6 +86,7 @@ def bench_run(
     seed: Annotated[int | None, typer.Option(help="Only this seed.")] = None,
     order: Annotated[int | None, typer.Option(help="Only this order of the domains.")] = None,
     lr: Annotated[float | None, typer.Option(help="Another learning rate: a point of the grid, kept apart.")] = None,
+    base: Annotated[str | None, typer.Option(help="Another base model, its receipts kept apart.")] = None,
     results: Annotated[Path, typer.Option(help="Where the receipts go.")] = Path("results"),
     work: Annotated[Path, typer.Option(help="Scratch: what a killed run goes on from.")] = Path(".bench"),
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
@@ -102,7 +103,7 @@ def bench_run(
 
         torch.set_num_threads(threads)
     written = run_recipe(
-        recipe_named(recipe, lr=lr),
+        recipe_named(recipe, lr=lr, base=base),
         results,
         work,
         stream=stream,

@@ -8,9 +8,12 @@ import torch
 from toys import toy_model
 
 from crma.benchmark.conditions import CONDITIONS, condition_named
-from crma.benchmark.recipes import CLAIM, CONTROLS, RECIPES
+from crma.benchmark.matching import matched_rank
+from crma.benchmark.recipes import CLAIM, CONTROLS, RECIPES, recipe_named
 from crma.errors import ConfigError
+from crma.model.adapters import AdapterConfig, Adapters
 from crma.model.backbone import BackboneConfig, attach_backbone
+from crma.model.base import load_skeleton
 
 PLAN = RECIPES["smoke"].streams["worlds"]
 
@@ -47,13 +50,40 @@ def test_all_conditions_learn_with_the_same_settings_but_for_their_point():
         assert changed == allowed, name
 
 
-def test_matched_rank_trains_about_as_many_numbers_as_crma_on_the_real_shapes():
-    # SmolLM2-135M: 30 blocks; q 576→576, v 576→192, o 576→576, down 1536→576 for the LoRA; o and down are the sites.
-    lora = 30 * (576 + 576 + 576 + 192 + 576 + 576 + 1536 + 576)
-    plan = RECIPES["small"].streams["far"]
-    n = plan.directions
-    crma = plan.learn.rank * lora + n * 30 * (576 + 576 + 1536 + 576) + 60 * ((2 * n) ** 2 + 1)
-    assert plan.matched_rank * lora == pytest.approx(crma, rel=0.03)
+def test_the_control_trains_no_fewer_numbers_than_crma_and_less_than_a_rank_more():
+    model = toy_model()
+    backbone = attach_backbone(model, BackboneConfig(directions=4))
+    shared = sum(p.numel() for p in backbone.parameters())
+    adapters = Adapters(model)
+
+    def numbers(rank):
+        adapters.add("x", AdapterConfig(rank=rank, alpha=2.0 * rank))
+        count = sum(p.numel() for p in adapters.parameters("x").values())
+        adapters.remove("x")
+        return count
+
+    matched = matched_rank(toy_model(), rank=3, directions=4)
+    assert numbers(matched - 1) < numbers(3) + shared <= numbers(matched)
+
+
+@pytest.mark.model
+def test_the_recipes_ranks_are_matched_to_their_base():
+    for recipe in RECIPES.values():
+        if recipe.base == "toy":
+            continue
+        skeleton = load_skeleton(recipe.base)
+        for plan in recipe.streams.values():
+            wanted = matched_rank(skeleton, rank=plan.learn.rank, directions=plan.directions)
+            assert plan.matched_rank == wanted, recipe.name
+
+
+def test_another_rate_or_base_is_a_recipe_with_receipts_of_its_own(toy_base):
+    at = recipe_named("small", lr=1e-3).streams["far"].learn
+    assert (at.lr, at.lr_mixing / at.lr) == (1e-3, pytest.approx(10.0))
+    assert recipe_named("small", lr=1e-3).name == "small-lr0.001"
+    other = recipe_named("small", base=str(toy_base))
+    assert other.name == f"small-{toy_base.name}"
+    assert other.streams["far"].matched_rank != 19
 
 
 def test_row_stochastic_rows_sum_to_one_and_columns_do_not():

@@ -6,11 +6,14 @@ and its losers); they are the same for all conditions but where a condition's po
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from crma.benchmark.matching import matched_rank
 from crma.benchmark.streams import Sizes
 from crma.errors import ConfigError
+from crma.model.base import load_skeleton
 from crma.train.config import LearnConfig
 
 __all__ = ["RECIPES", "Plan", "Recipe", "recipe_named"]
@@ -148,16 +151,29 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def recipe_named(name: str, *, lr: float | None = None) -> Recipe:
-    """A recipe; with `lr`, the same at another learning rate of the LoRA, the backbone's rates scaled alike: a point of
-    the grid that rates are chosen from, with receipts of its own ("small-lr0.001")."""
+def recipe_named(name: str, *, lr: float | None = None, base: str | None = None) -> Recipe:
+    """A recipe, or the same with one thing changed and receipts of its own.
+
+    Args:
+        lr: another learning rate of the LoRA, the backbone's rates scaled alike: a point of the grid that rates are
+            chosen from ("small-lr0.001").
+        base: another base model ("small-gemma3-270m"); the rank of the control is matched to its shapes.
+    """
     if name not in RECIPES:
         raise ConfigError("there is no such recipe", expected=", ".join(RECIPES), got=name)
     recipe = RECIPES[name]
-    if lr is None:
-        return recipe
-    streams = {stream: replace(plan, learn=_at_rate(plan.learn, lr)) for stream, plan in recipe.streams.items()}
-    return replace(recipe, name=f"{name}-lr{lr:g}", streams=streams)
+    if base is not None and base != recipe.base:
+        skeleton = load_skeleton(base)
+        streams = {
+            stream: replace(plan, matched_rank=matched_rank(skeleton, rank=plan.learn.rank, directions=plan.directions))
+            for stream, plan in recipe.streams.items()
+        }
+        short = re.sub(r"[^A-Za-z0-9.-]+", "-", base.rstrip("/").rsplit("/", 1)[-1])
+        recipe = replace(recipe, name=f"{recipe.name}-{short}", base=base, streams=streams)
+    if lr is not None:
+        streams = {stream: replace(plan, learn=_at_rate(plan.learn, lr)) for stream, plan in recipe.streams.items()}
+        recipe = replace(recipe, name=f"{recipe.name}-lr{lr:g}", streams=streams)
+    return recipe
 
 
 def _at_rate(learn: LearnConfig, lr: float) -> LearnConfig:

@@ -19,6 +19,7 @@ from filelock import FileLock
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
@@ -28,7 +29,7 @@ from transformers import (
 
 from crma.errors import BaseModelError, ConfigError
 
-__all__ = ["ALIASES", "Base", "cache_root", "load_base", "resolve", "weights_hash"]
+__all__ = ["ALIASES", "Base", "cache_root", "load_base", "load_skeleton", "resolve", "weights_hash"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +126,14 @@ def load_base(name: str, *, precision: Precision = "auto", device: str | None = 
     files = folder if isinstance(folder, Path) else _downloaded(folder)
     sha256 = _cached_hash(files) if files else weights_hash(model)
     return Base(name=name, source=source, model=model, tokenizer=tokenizer, weights_sha256=sha256)
+
+
+def load_skeleton(name: str) -> PreTrainedModel:
+    """The architecture of `name` without its weights: modules on the meta device, to count and to look up by name."""
+    place, _ = resolve(name)
+    folder = _converted(place) if isinstance(place, Path) and place.suffix.lower() == ".gguf" else place
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
 
 
 def resolve(name: str) -> tuple[Path | str, str]:
