@@ -280,3 +280,25 @@ def test_nothing_in_a_stack_is_a_pickle(taught: ContinualModel):
 def test_a_split_without_training_rows_is_refused(taught: ContinualModel):
     with pytest.raises(DataError, match="nothing to learn"):
         taught.learn("none", Split(train=(), validation=(), test=(Example.of("a", "b"),)), CONFIG)
+
+
+@pytest.mark.parametrize("frames", ["learnt", None])
+def test_a_warm_start_begins_as_the_nearest_lora_and_leaves_it_alone(
+    tmp_path: Path, toy_base: Path, frames: str | None
+):
+    model = learnt(tmp_path / "stack", toy_base, frames=frames)
+    with model.serving("law"):
+        law = model.adapters.weights("law")
+    heard: list[str] = []
+    idle = CONFIG.model_copy(update={"warm_start": True, "lr": 1e-12, "lr_backbone": 1e-12, "lr_mixing": 1e-12})
+    rows = world("law")
+    again = Split(train=rows.train, validation=(), test=rows.test)
+    model.learn("law2", again, idle, on_event=lambda kind, v: heard.append(v["text"]) if kind == "note" else None)
+    assert "the LoRA begins as that of law" in heard
+    with model.serving("law2"):
+        begun = model.adapters.weights("law2")
+    for target, (a, b) in law.items():
+        assert np.allclose(begun[target][1] @ begun[target][0], b @ a, atol=1e-4)
+    with model.serving("law"):  # where there is a backbone it may have been fitted anew; what it does is the same
+        kept = model.adapters.weights("law")
+    assert all(np.allclose(kept[t][1] @ kept[t][0], b @ a, atol=1e-4) for t, (a, b) in law.items())

@@ -39,6 +39,7 @@ from crma.types import Example, Split
 
 __all__ = ["Data", "Learning", "Learnt", "Listener"]
 
+_WARM_ROWS = 32  # training rows that say which earlier LoRA is nearest
 Data = str | os.PathLike[str] | Sequence[Example] | Split
 Listener = Callable[[str, Mapping[str, Any]], None]
 
@@ -110,6 +111,8 @@ class Learning:
             seed=seed,
         )
         proposing = round(self.config.propose * len(plan)) if self.served.backbone is not None else 0
+        if self.config.warm_start and manifest.domains:
+            self._warm_start(train_rows, session)
         old = self.served.load_snapshot(manifest.head)
         verdict: Verdict | None = None
         new = old
@@ -131,6 +134,28 @@ class Learning:
                 "commit", train_rows, plan, commit, session, anew=verdict is not None and self._absorbs(verdict)
             )
         return self._publish(split, counts, rendered, session, verdict, new)
+
+    def _warm_start(self, rows: Sequence[Rendered], session: Session) -> None:
+        """Begin as the earlier domain's LoRA under which the new rows lose least; those of another rank are passed by.
+
+        A copy: the earlier domain keeps its own. Chosen on training rows, since validation rows judge what comes of it.
+        """
+        head = self.served.stack.manifest.head
+        nearest = session.get("warm_from")
+        if nearest is None:
+            losses = {}
+            for record in self.served.stack.manifest.domains:
+                if LearnConfig(**record.config).adapter == self.config.adapter:
+                    with self.served.serving(record.name, snapshot=head):
+                        losses[record.name] = self._loss(rows[:_WARM_ROWS])
+            if not losses:
+                return
+            nearest = min(losses, key=lambda name: losses[name])
+            session.remember(warm_from=nearest)
+            self.on_event("note", {"text": f"the LoRA begins as that of {nearest}"})
+        with self.served.serving(nearest, snapshot=head):
+            weights = self.served.adapters.weights(nearest)
+        self.served.adapters.load(self.domain, self.config.adapter, weights)
 
     def _session(self, fingerprint: Mapping[str, Any]) -> Session:
         """Opened by the main process, which may clear it, before the others read it and before anyone goes on."""

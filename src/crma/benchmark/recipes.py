@@ -25,6 +25,8 @@ CONTROLS = (
     "base",
     "naive-low-lr",
     "frozen-small",
+    "frozen-warm",
+    "crma-warm",
     "shared-lora",
     "free-mixing",
     "row-stochastic",

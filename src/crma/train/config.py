@@ -30,6 +30,9 @@ class LearnConfig(BaseModel):
     limit: int | None = Field(default=None, ge=1, description="training rows taken")
     validation: float | int = Field(default=0.1, ge=0)
     test: float | int = Field(default=0.1, ge=0)
+    warm_start: bool = Field(
+        default=False, description="the LoRA begins as the earlier one that fits the new rows best"
+    )
     propose: float = Field(default=0.75, ge=0, le=1, description="share of the steps in which the backbone learns too")
     verify: bool = Field(default=True, description="move the backbone only as far as no earlier domain is worse")
     absorb: bool = Field(default=True, description="LoRAs take over what the backbone moves under them, data-free")
