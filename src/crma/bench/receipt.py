@@ -94,6 +94,8 @@ class Receipt(BaseModel):
     answers: tuple[Answers, ...] = ()  # at the end, where the stream's questions have one right answer
     routes: Mapping[str, Mapping[str, int]] = Field(default_factory=dict)  # domain -> where its test rows went -> rows
     shares: Mapping[str, float] = Field(default_factory=dict)  # domain -> share of its proposed backbone accepted
+    # domain -> who refused which share of its proposal, and by how many per cent of its validation loss
+    refusals: Mapping[str, tuple[Mapping[str, Any], ...]] = Field(default_factory=dict)
     spectral: tuple[Mapping[str, Any], ...] = ()  # a line each logged step: see `crma.benchmark.conditions`
     notes: tuple[str, ...] = ()
 

@@ -126,6 +126,7 @@ class Outcome:
     answers: list[Answers] = field(default_factory=list)
     routes: dict[str, dict[str, int]] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
+    refusals: dict[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     spectral: Sequence[Mapping[str, Any]] = ()
 
 
@@ -240,8 +241,23 @@ def _learn_on_a_stack(
         answers=notebook.answers,
         routes={d: {str(r): chosen.count(r) for r in dict.fromkeys(chosen)} for d, chosen in routes.items()},
         shares={d: shares.get(d, 0.0) for d in names} if shape is not None else {},
+        refusals=_refusals(model) if shape is not None else {},
         spectral=spectral.lines(),
     )
+
+
+def _refusals(model: ContinualModel) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    """From the stack's ledger: each refused share, the domain that refused it, and by how much."""
+    found: dict[str, tuple[Mapping[str, Any], ...]] = {}
+    for entry in model.stack.read_ledger():
+        if entry["kind"] != "learn" or not entry.get("verdict"):
+            continue
+        found[entry["domain"]] = tuple(
+            {"share": t["share"], "by": t["refused_by"], "excess_pct": t.get("excess_pct")}
+            for t in entry["verdict"]["trials"]
+            if t["refused_by"]
+        )
+    return found
 
 
 def _opened(folder: Path, base: str, shape: BackboneConfig | None) -> ContinualModel:

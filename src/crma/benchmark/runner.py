@@ -146,6 +146,7 @@ def _one(
                 answers=tuple(outcome.answers),
                 routes=outcome.routes,
                 shares=outcome.shares,
+                refusals=outcome.refusals,
                 spectral=tuple(outcome.spectral),
             )
             write_receipt(path, content.model_dump())

@@ -20,6 +20,7 @@ class Trial:
     share: float
     losses: Mapping[str, float]
     refused_by: str | None
+    excess_pct: float | None = None  # by how much that domain's loss was above its reference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,13 +51,13 @@ def verify_proposal(
         if share == 0.0:
             break
         losses: dict[str, float] = {}
-        refused = None
+        refused, excess = None, None
         for domain, reference in references.items():
             losses[domain] = loss_of(domain, share)
             if not losses[domain] <= reference * (1.0 + tolerance):
-                refused = domain
+                refused, excess = domain, 100.0 * (losses[domain] / reference - 1.0) if reference > 0 else None
                 break
-        trials.append(Trial(share=share, losses=losses, refused_by=refused))
+        trials.append(Trial(share=share, losses=losses, refused_by=refused, excess_pct=excess))
         if refused is None:
             return Verdict(share=share, losses=losses, trials=tuple(trials))
     return Verdict(share=0.0, losses={}, trials=tuple(trials))
