@@ -10,9 +10,18 @@ import pytest
 from crma import BackboneConfig, ContinualModel, LearnConfig
 from crma.data.worlds import make_world
 
-# A tolerance wide enough that the toy's proposals are accepted whole: here it is the move that is studied.
+# A tolerance wide enough that the toy's proposals are accepted whole, and every LoRA fitted to them: here it is the
+# move that is studied.
 CONFIG = LearnConfig(
-    epochs=2, rank=4, max_length=160, lr=5e-3, lr_backbone=5e-3, lr_mixing=5e-2, propose=1.0, tolerance=0.5
+    epochs=2,
+    rank=4,
+    max_length=160,
+    lr=5e-3,
+    lr_backbone=5e-3,
+    lr_mixing=5e-2,
+    propose=1.0,
+    tolerance=0.5,
+    absorb_always=True,
 )
 NAMES = ("medicine", "law", "finance")
 
@@ -104,3 +113,17 @@ def test_a_refused_share_of_the_proposal_goes_into_the_new_lora(tmp_path: Path, 
         return learnt.loss_after
 
     assert loss(True) < loss(False)
+
+
+def test_a_lora_that_the_move_does_not_harm_stays_as_it_is(tmp_path: Path, toy_base: Path):
+    """The reference is put so high that any move leaves the first domain no worse."""
+    model = ContinualModel.create(tmp_path / "stack", base=str(toy_base), backbone=BackboneConfig(directions=4))
+    model.learn("medicine", make_world("medicine", entities=2).split, CONFIG)
+    record = model.stack.manifest.domain("medicine")
+    with model.stack.transaction() as tx:
+        tx.update(domains=(record.model_copy(update={"validation_loss": 99.0}),))
+    model.stack.refresh()
+    model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update={"absorb_always": False}))
+    after = model.stack.manifest.domain("medicine")
+    assert after.snapshot_pinned == model.stack.manifest.head != record.snapshot_pinned
+    assert (after.adapter, after.adapter_learnt) == (record.adapter, None)

@@ -320,19 +320,19 @@ class Learning:
         absorbed: dict[str, bool] = {}
 
         def loss_of(earlier: str, share: float) -> float:
-            """The better of its LoRA fitted to the moved backbone and, where that is worse than before, as it is."""
+            """With its LoRA as it is: where domains are near, the move may help it. Where it harms, fitted to the move,
+            if that is better."""
             self.served.settle(old, proposed, share)
             rows, loss = self.served.kept(earlier, "validation"), math.inf
             absorbed[earlier] = False
-            if self.config.absorb:
-                self.served.place(earlier, self.served.absorbed(earlier))
-                loss = self._loss(rows)
-                absorbed[earlier] = True
-            if not loss <= references[earlier]:
+            if not (self.config.absorb and self.config.absorb_always):
                 self.served.activate(earlier)
-                as_it_is = self._loss(rows)
-                absorbed[earlier] = loss < as_it_is
-                loss = min(loss, as_it_is)
+                loss = self._loss(rows)
+            if self.config.absorb and not loss <= references[earlier]:
+                self.served.place(earlier, self.served.absorbed(earlier))
+                fitted = self._loss(rows)
+                absorbed[earlier] = fitted < loss
+                loss = min(loss, fitted)
             return loss
 
         if self.config.verify:

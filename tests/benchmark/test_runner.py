@@ -85,6 +85,10 @@ def test_what_is_there_is_not_made_again_and_not_overwritten(run):
     with pytest.raises(ConfigError, match="other settings"):
         run("naive", recipe=other)
     assert path.read_bytes() == before
+    receipt = json.loads(before)  # as one from before a setting existed
+    del receipt["config"]["learn"]["warm_start"]
+    path.write_text(json.dumps(receipt))
+    assert run("naive") == []
 
 
 @pytest.mark.parametrize("condition", ["naive", "crma"])

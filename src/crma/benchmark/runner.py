@@ -22,8 +22,10 @@ from crma.benchmark.toy import toy_base
 from crma.data.domains import leaks, split_hashes
 from crma.data.render import ensure_chat_template
 from crma.errors import ConfigError, DataError
+from crma.model.backbone import BackboneConfig
 from crma.model.base import load_base
 from crma.stack import files
+from crma.train.config import LearnConfig
 
 __all__ = ["run_recipe"]
 
@@ -161,13 +163,23 @@ def _one(
 
 def _refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
     there = read_receipts(path)
-    if not there or json.loads(json.dumps(there[0].config)) != json.loads(json.dumps(settings)):
+    if not there or _normal(there[0].config) != _normal(settings):
         raise ConfigError(
             "the receipt there was made with other settings",
             where=str(path),
             expected="the recipe's present settings",
             next_step="move it away, or run with another --results folder; no receipt is overwritten",
         )
+
+
+def _normal(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that came after a receipt was written count as it ran: at their defaults."""
+    shape = settings["backbone"]
+    return {
+        "learn": LearnConfig(**settings["learn"]),
+        "backbone": BackboneConfig(**shape) if shape else None,
+        "condition": dict(settings["condition"]),
+    }
 
 
 class _Clock:

@@ -35,7 +35,10 @@ class LearnConfig(BaseModel):
     )
     propose: float = Field(default=0.75, ge=0, le=1, description="share of the steps in which the backbone learns too")
     verify: bool = Field(default=True, description="move the backbone only as far as no earlier domain is worse")
-    absorb: bool = Field(default=True, description="LoRAs take over what the backbone moves under them, data-free")
+    absorb: bool = Field(
+        default=True, description="earlier LoRAs take over, data-free, what a moved backbone would harm under them"
+    )
+    absorb_always: bool = Field(default=False, description="also where the move does them no harm")
     tolerance: float = Field(default=0.0, ge=0, description="relative validation loss that is not called worse")
     keep_rows: bool = Field(default=True, description="keep validation and test rows; without them it stays pinned")
     checkpoint_every: int = Field(default=20, ge=1, description="steps between two checkpoints")
