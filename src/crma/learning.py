@@ -320,8 +320,7 @@ class Learning:
         absorbed: dict[str, bool] = {}
 
         def loss_of(earlier: str, share: float) -> float:
-            """With its LoRA as it is: where domains are near, the move may help it. Where it harms, fitted to the move,
-            if that is better."""
+            """With its LoRA as it is, since the move may help it; where it harms, with the LoRA fitted to the move."""
             self.served.settle(old, proposed, share)
             rows, loss = self.served.kept(earlier, "validation"), math.inf
             absorbed[earlier] = False
@@ -330,13 +329,11 @@ class Learning:
                 loss = self._loss(rows)
             if self.config.absorb and not loss <= references[earlier]:
                 self.served.place(earlier, self.served.absorbed(earlier))
-                fitted = self._loss(rows)
-                absorbed[earlier] = fitted < loss
-                loss = min(loss, fitted)
+                absorbed[earlier], loss = True, self._loss(rows)
             return loss
 
         if self.config.verify:
-            verdict = verify_proposal(references, loss_of, tolerance=self.config.tolerance)
+            verdict = verify_proposal(references, loss_of, budget=max(self.config.budget, self.config.tolerance))
         else:
             verdict = Verdict(share=1.0, losses={d: loss_of(d, 1.0) for d in references}, trials=())
         session.remember(
@@ -442,7 +439,8 @@ class Learning:
                     loss_floating=loss_after,
                     router_version=version,
                 )
-                records = [self._write_fitted(tx, r, fitted) for r in records]
+                promoted = {r.name for r in records if r.snapshot_pinned == snapshot}
+                records = [self._write_fitted(tx, r, fitted) if r.name in promoted else r for r in records]
                 tx.update(domains=(*records, record), router=version, **changes)
                 tx.log(
                     {

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from crma.train.promotion import SHARES, verify_proposal
+from crma.train.promotion import ON_AVERAGE, SHARES, verify_proposal
 
 REFERENCES = {"law": 2.0, "code": 1.0}
 
@@ -49,10 +49,19 @@ def test_no_share_is_left_and_nothing_is_promoted_unmeasured():
     assert len(verdict.trials) == 4
 
 
-@pytest.mark.parametrize(("loss", "tolerance", "share"), [(2.02, 0.01, 1.0), (2.021, 0.01, 0.0), (2.0, 0.0, 1.0)])
-def test_the_tolerance_is_relative_and_met_exactly(loss, tolerance, share):
-    table = {"law": dict.fromkeys(SHARES, loss), "code": dict.fromkeys(SHARES, 1.0)}
-    assert decide(table, tolerance=tolerance)[0].share == share
+@pytest.mark.parametrize(("loss", "share"), [(2.02, 1.0), (2.021, 0.0), (2.0, 1.0)])
+def test_the_budget_is_relative_and_met_exactly(loss, share):
+    table = {"law": dict.fromkeys(SHARES, loss), "code": dict.fromkeys(SHARES, 0.9)}
+    assert decide(table, budget=0.01)[0].share == share
+
+
+def test_what_single_domains_may_lose_all_of_them_together_may_not():
+    table = {"law": dict.fromkeys(SHARES, 2.01), "code": dict.fromkeys(SHARES, 1.0)}  # the mean loses 0.25 %
+    verdict, _ = decide(table, budget=0.01)
+    assert verdict.share == 0.0
+    assert {t.refused_by for t in verdict.trials} == {ON_AVERAGE}
+    assert verdict.trials[0].excess_pct == pytest.approx(0.25)
+    assert decide(table, budget=0.0125)[0].share == 1.0
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

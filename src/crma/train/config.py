@@ -35,6 +35,12 @@ class LearnConfig(BaseModel):
     )
     propose: float = Field(default=0.75, ge=0, le=1, description="share of the steps in which the backbone learns too")
     verify: bool = Field(default=True, description="move the backbone only as far as no earlier domain is worse")
+    budget: float = Field(
+        default=0.005,
+        ge=0,
+        description="relative validation loss a domain may lose under the newest backbone, all of them on average a "
+        "fifth of it; one that loses any stays pinned to the backbone it was verified on",
+    )
     absorb: bool = Field(
         default=True, description="earlier LoRAs take over, data-free, what a moved backbone would harm under them"
     )
