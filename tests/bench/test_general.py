@@ -100,7 +100,7 @@ def test_a_long_context_loses_its_left_end_and_an_endless_continuation_is_refuse
 
 @needs_harness
 def test_rolling_windows_are_the_harness_s():
-    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # pyright: ignore[reportMissingImports]
 
     text = "Forty-one bytes of text, give or take some"
     for length in (7, 16, 512):

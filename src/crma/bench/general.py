@@ -193,7 +193,7 @@ def _evaluate(
     examples, pool = _examples(task, data, rows, shots)
     chosen = _drawn(pool, limit, f"{seed}:{task.file}")
     with _quiet():
-        from lm_eval.evaluator import evaluate
+        from lm_eval.evaluator import evaluate  # pyright: ignore[reportMissingImports]
 
         parts = _parts(name, task, [rows[i] for i in chosen], examples, shots)
         model = harness_model(answerer, route=route)
@@ -268,12 +268,12 @@ def _parts(name: str, task: _Task, rows: Sequence[_Row], examples: Sequence[_Row
 def _harness_task(
     label: str, task: _Task, rows: Sequence[_Row], examples: Sequence[_Row], *, shots: int, part: str
 ) -> Any:
-    import lm_eval.tasks
-    from datasets import Dataset
-    from lm_eval.api.task import ConfigurableTask
+    import lm_eval.tasks  # pyright: ignore[reportMissingImports]
+    from datasets import Dataset  # pyright: ignore[reportMissingImports]
+    from lm_eval.api.task import ConfigurableTask  # pyright: ignore[reportMissingImports]
 
     # No public call reads a definition without loading the data set it names.
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from lm_eval.tasks._yaml_loader import load_yaml  # pyright: ignore[reportMissingImports]
 
     class QuietTask(ConfigurableTask):
         def build_all_requests(self, **options: Any) -> None:

@@ -367,7 +367,7 @@ def harness_model(answerer: Answerer, *, route: Routing | None = None) -> Any:
     Raises:
         ConfigError: `route` is given and the answerer serves no domains.
     """
-    from lm_eval.api.model import LM
+    from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
 
     if route is not None and not isinstance(answerer, ServingAnswerer):
         raise ConfigError(
