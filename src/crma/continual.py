@@ -115,7 +115,10 @@ class ContinualModel(ServedStack):
     # --- measuring ---------------------------------------------------------------------------------------------
 
     def evaluate(self) -> Evaluation:
-        """Every adapter under every later snapshot, as served, and as routed, on the kept test rows, computed anew.
+        """Every adapter under the newest backbone, as served, and as routed, on the kept test rows, computed anew.
+
+        The matrix's earlier rows are what was measured on their day (the ledger has it): LoRAs may have been fitted to
+        a moved backbone since.
 
         Raises:
             DataError: a domain was learnt without keeping its rows.
@@ -139,13 +142,16 @@ class ContinualModel(ServedStack):
             routes = self.route([e.prompt for e in self.kept_examples(record.name, "test")])
             routed.append(self._routed_loss(record.name, rows, own, routes))
             accuracy.append(sum(r.domain == record.name for r in routes) / len(routes))
+        days = {e["domain"]: e["test_loss_floating"] for e in self.stack.read_ledger() if e["kind"] == "learn"}
         floating = []
-        for t, later in enumerate(records):
-            row: list[float | None] = [None] * len(records)
-            for i, record in enumerate(records[: t + 1]):
-                with self.serving(record.name, snapshot=later.snapshot_learnt or record.snapshot_pinned):
-                    row[i] = self.score_rows(self.kept(record.name, "test")).loss
-            floating.append(tuple(row))
+        for t, later in enumerate(records[:-1]):
+            row: list[float | None] = [days[later.name].get(r.name) for r in records[: t + 1]]
+            floating.append((*row, *[None] * (len(records) - t - 1)))
+        now: list[float | None] = []
+        for record in records:
+            with self.serving(record.name, snapshot=self.stack.manifest.head or record.snapshot_pinned):
+                now.append(self.score_rows(self.kept(record.name, "test")).loss)
+        floating += [tuple(now)] if records else []
         after = [floating[i][i] or 0.0 for i in range(len(records))]
         last = floating[-1] if floating else ()
         return Evaluation(

@@ -126,7 +126,7 @@ class ServedStack:
     def serving(self, domain: str | None, *, snapshot: str | None = None, use_backbone: bool = True) -> Iterator[None]:
         """The model as `domain` is answered: its LoRA and the snapshot it is pinned to.
 
-        `snapshot`: another one; the LoRA then absorbs the way from the snapshot it was learnt under to this one.
+        `snapshot`: another one; the LoRA then absorbs the way to it from the one it is pinned to.
         """
         if domain is None:
             with self.untouched():
@@ -177,13 +177,16 @@ class ServedStack:
         self.adapters.activate(domain)
 
     def absorbed(self, domain: str) -> Weights:
-        """A committed domain's LoRA, as it was learnt, fitted to the backbone as it stands now (`crma.model.fold`)."""
+        """A committed domain's LoRA, as it is served, fitted to the backbone as it stands now (`crma.model.fold`).
+
+        From what it is served with, not from what it was learnt as: where a move helped it, that help is kept.
+        """
         record = self.stack.manifest.domain(domain)
-        weights = self._stored(record.adapter_learnt or record.adapter)
+        weights = self._stored(record.adapter)
         if self.backbone is None:
             return weights
         config = LearnConfig(**record.config).adapter
-        return absorb(weights, config.scaling, self.factors_of(record.snapshot_learnt), self.factors_now())
+        return absorb(weights, config.scaling, self.factors_of(record.snapshot_pinned), self.factors_now())
 
     def factors_now(self) -> Factors:
         assert self.backbone is not None
