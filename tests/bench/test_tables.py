@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from crma.bench.numbers import check_document
+from crma.bench.receipt import read_receipts as read_all
 from crma.bench.tables import condition_table, demo_table, matrix_table, read_receipts
 
 ROOT = Path(__file__).parents[2]
@@ -40,3 +42,10 @@ def test_the_readme_shows_what_the_receipts_say():
     far = read_receipts(results / "far-160", ["naive", "frozen", "crma"])
     assert condition_table(far) in readme
     assert matrix_table(far["crma"]) in readme
+
+
+def test_the_documents_hold_the_numbers_of_the_receipts():
+    receipts = read_all(ROOT / "results")
+    assert receipts
+    for document in ("README.md", "RESULTS.md"):
+        assert check_document(ROOT / document, receipts) == ()

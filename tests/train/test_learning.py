@@ -13,7 +13,9 @@ from crma.train.config import LearnConfig
 from crma.types import Example, Split
 
 # Rates at which a second domain's backbone makes the first one worse.
-ROUGH = LearnConfig(epochs=4, batch_size=6, rank=2, lr=5e-3, lr_backbone=4e-2, lr_mixing=5e-2, max_length=96)
+ROUGH = LearnConfig(
+    absorb=False, budget=0.0, epochs=4, batch_size=6, rank=2, lr=5e-3, lr_backbone=4e-2, lr_mixing=5e-2, max_length=96
+)
 
 
 def questions(subject: str, *answers: str) -> Split:
