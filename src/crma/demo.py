@@ -74,7 +74,18 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
     """
     _clear(folder)
     worlds = {name: make_world(name, seed=seed, **WORLD).split for name in DOMAINS}
-    config = LearnConfig(epochs=5, lr=4e-3, lr_backbone=4e-3, batch_size=3, max_length=128, seed=seed)
+    config = LearnConfig(
+        epochs=5,
+        lr=4e-3,
+        lr_backbone=4e-3,
+        batch_size=3,
+        max_length=128,
+        seed=seed,
+        # The settings its sizes were chosen at (LOG.md), before absorbing and budgets were the default.
+        propose=0.5,
+        absorb=False,
+        budget=0.0,
+    )
     asked = [(name, e) for name in DOMAINS for e in worlds[name].test]
     steps = round(config.epochs * -(-len(worlds[DOMAINS[0]].train) // config.batch_size))
     clock = _Clock(say, work=2 * len(DOMAINS) * steps + _ASKING * (2 * len(DOMAINS) + 2))
