@@ -25,6 +25,8 @@ _LABELS: Mapping[str, str] = {
     "joint": "one LoRA, all domains at once (joint)",
     "frozen-small": "a LoRA a domain, CRMA's rank (frozen-small)",
     "frozen": "a LoRA a domain, CRMA's size (**frozen**, the control)",
+    "frozen-warm": "frozen, each LoRA begun as the nearest earlier one (frozen-warm)",
+    "crma-warm": "CRMA, each LoRA begun as the nearest earlier one (crma-warm)",
     "crma-pinned": "CRMA, each adapter under its own snapshot (pinned)",
     "crma": "**CRMA**, all adapters under the last backbone",
     "shared-lora": "an ordinary shared LoRA as backbone (shared-lora)",
@@ -34,7 +36,19 @@ _LABELS: Mapping[str, str] = {
     "reset": "a new backbone at each domain (reset)",
     "light": "fixed frames (light)",
 }
-_MAIN = ("base", "naive", "naive-low-lr", "naive-copies", "joint", "frozen-small", "frozen", "crma-pinned", "crma")
+_MAIN = (
+    "base",
+    "naive",
+    "naive-low-lr",
+    "naive-copies",
+    "joint",
+    "frozen-small",
+    "frozen",
+    "frozen-warm",
+    "crma-warm",
+    "crma-pinned",
+    "crma",
+)
 _ABLATIONS = ("shared-lora", "free-mixing", "row-stochastic", "no-mixing", "reset", "light")
 _DERIVED = ("naive-copies", "crma-pinned")  # read from another condition's receipt
 _ROUTERS: Mapping[View, str] = {
