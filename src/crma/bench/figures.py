@@ -403,7 +403,9 @@ def _one_order(runs: Sequence[Run], *conditions: str) -> list[Run]:
     kept: dict[tuple[str, ...], list[Run]] = {}
     for run in runs if conditions or not both else both:
         kept.setdefault(run.order, []).append(run)
-    return max(kept.values(), key=lambda group: (len(group), len(_common_panels(group))))
+    best = max(kept.values(), key=lambda group: (len(group), len(_common_panels(group))))
+    # Runs that are not finished may have nothing in common: then the fullest of them.
+    return best if _common_panels(best) else [max(best, key=lambda run: len(_panels(run)))]
 
 
 def _drift(receipt: Receipt, t: int, i: int) -> float | None:
