@@ -126,3 +126,36 @@ def test_a_lora_that_the_move_does_not_harm_stays_as_it_is(tmp_path: Path, toy_b
     after = model.stack.manifest.domain("medicine")
     assert after.snapshot_pinned == model.stack.manifest.head != record.snapshot_pinned
     assert (after.adapter, after.adapter_learnt) == (record.adapter, None)
+
+
+def test_without_absorbing_a_lora_stands_under_another_backbone_as_it_is(tmp_path: Path, toy_base: Path):
+    model = learn(tmp_path / "stack", toy_base, absorb=False)
+    record = model.stack.manifest.domain("medicine")
+    with model.stack.transaction() as tx:  # as one that stays pinned
+        rest = tuple(d for d in model.stack.manifest.domains if d.name != "medicine")
+        tx.update(domains=(record.model_copy(update={"snapshot_pinned": record.snapshot_learnt}), *rest))
+    model.stack.refresh()
+    stored = model._stored(record.adapter)
+    with model.serving("medicine", snapshot=model.stack.manifest.snapshots[1].id):
+        placed = model.adapters.weights("medicine")
+    assert all(np.array_equal(x, y) for t in stored for x, y in zip(stored[t], placed[t], strict=True))
+
+
+def test_a_loss_that_is_no_number_refuses_and_is_written_down(
+    tmp_path: Path, toy_base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from crma.learning import Learning
+
+    model = ContinualModel.create(tmp_path / "stack", base=str(toy_base), backbone=BackboneConfig(directions=4))
+    model.learn("medicine", make_world("medicine", entities=2).split, CONFIG)
+    measured = Learning._loss
+
+    def loss(self: Learning, rows, **told: str) -> float:
+        found = measured(self, rows, **told)
+        return float("nan") if self.domain == "law" and not told else found  # the verification alone is not told
+
+    monkeypatch.setattr(Learning, "_loss", loss)
+    learnt = model.learn("law", make_world("law", entities=2).split, CONFIG)
+    assert learnt.share == 0.0
+    trials = model.stack.read_ledger()[-1]["verdict"]["trials"]
+    assert {t["losses"]["medicine"] for t in trials} == {None}

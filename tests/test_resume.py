@@ -178,7 +178,7 @@ def test_other_settings_start_anew(learn, stack, toy_base, monkeypatch, tmp_path
     model = ContinualModel.from_pretrained(stack, base=str(toy_base))
     notes = []
     rows = [Example.of(f"Which {i}?", "This one.") for i in range(8)]
-    config = LearnConfig(epochs=1, rank=2, max_length=64)
+    config = LearnConfig(epochs=1, rank=2, max_length=64, propose=0.5)  # of one step: none
     learnt = model.learn("stones", rows, config, on_event=lambda k, v: notes.append(v["text"]) if k == "note" else None)
     assert any("discarded" in note for note in notes)
     metrics = model.stack.read_lines("adapters/stones/metrics.jsonl")

@@ -28,7 +28,7 @@ __all__ = ["ContinualModel", "Evaluation", "Forgotten"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Test losses: `floating` is R[t][i] with adapter i under the snapshot of domain t, `pinned` as served."""
+    """Test losses: `floating` is R[t][i] with adapter i under the backbone after domain t, `pinned` as served."""
 
     floating: Matrix
     pinned: tuple[float, ...]

@@ -27,7 +27,7 @@ from crma.errors import ConfigError, DataError, TrainingDivergedError
 from crma.forgetting import write_router
 from crma.model.adapters import Weights, peft_config, to_file
 from crma.model.backbone import State, distance
-from crma.model.fold import absorb
+from crma.model.fold import Factors, absorb
 from crma.served import UNSAVED, ServedStack
 from crma.session import Session
 from crma.stack.layout import WORK, DomainRecord, SnapshotRecord
@@ -115,24 +115,21 @@ class Learning:
             self._warm_start(train_rows, session)
         old = self.served.load_snapshot(manifest.head)
         verdict: Verdict | None = None
-        new = old
+        new, reached, refused = old, {}, False
         if self.served.backbone is not None and old is not None:
             if proposing:
                 self._phase("propose", train_rows, plan, range(proposing), session)
             proposed = self.served.backbone.state()
             verdict = self._verify(old, proposed, session)
-            self.served.settle(old, proposed, 1.0)
-            own, reached = self.served.adapters.weights(self.domain), self.served.factors_now()
+            refused = self.config.absorb and verdict.share < 1.0
+            if refused:
+                self.served.settle(old, proposed, 1.0)
+                reached = self.served.factors_now()
             new = self.served.settle(old, proposed, verdict.share)
-            if self._absorbs(verdict):
-                scaling = self.config.adapter.scaling
-                taken = absorb(own, scaling, reached, self.served.factors_now())
-                self.served.adapters.load(self.domain, self.config.adapter, taken)
+            if refused:
+                self._absorb_refused(reached)
         if proposing < len(plan):
-            commit = range(proposing, len(plan))
-            self._phase(
-                "commit", train_rows, plan, commit, session, anew=verdict is not None and self._absorbs(verdict)
-            )
+            self._phase("commit", train_rows, plan, range(proposing, len(plan)), session, anew=refused)
         return self._publish(split, counts, rendered, session, verdict, new)
 
     def _warm_start(self, rows: Sequence[Rendered], session: Session) -> None:
@@ -318,10 +315,14 @@ class Learning:
         self.on_event("phase", {"phase": "verify", "domain": self.domain, "earlier": sorted(references)})
 
         absorbed: dict[str, bool] = {}
+        moved: float | None = None  # the share that is in the model: all domains are asked about one before the next
 
         def loss_of(earlier: str, share: float) -> float:
             """With its LoRA as it is, since the move may help it; where it harms, with the LoRA fitted to the move."""
-            self.served.settle(old, proposed, share)
+            nonlocal moved
+            if moved != share:
+                self.served.settle(old, proposed, share)
+                moved = share
             rows, loss = self.served.kept(earlier, "validation"), math.inf
             absorbed[earlier] = False
             if not (self.config.absorb and self.config.absorb_always):
@@ -340,16 +341,18 @@ class Learning:
             verdict={
                 "share": verdict.share,
                 "losses": dict(verdict.losses),
-                "trials": [asdict(t) for t in verdict.trials],
+                "trials": [_finite(asdict(t)) for t in verdict.trials],
                 "absorbed": sorted(d for d in verdict.losses if absorbed.get(d)),
             }
         )
         self.on_event("note", {"text": f"the backbone goes {verdict.share:.0%} of the proposed way"})
         return verdict
 
-    def _absorbs(self, verdict: Verdict) -> bool:
-        """Whether the new LoRA has to take over a part of the proposal that was refused."""
-        return self.config.absorb and verdict.share < 1.0
+    def _absorb_refused(self, reached: Factors) -> None:
+        """The new LoRA takes over the part of the proposal (`reached`) that the backbone, as it now stands, lacks."""
+        own = self.served.adapters.weights(self.domain)
+        taken = absorb(own, self.config.adapter.scaling, reached, self.served.factors_now())
+        self.served.adapters.load(self.domain, self.config.adapter, taken)
 
     def _publish(
         self,
@@ -383,7 +386,6 @@ class Learning:
         fitted = self._fitted(session) if verdict is not None and verdict.share > 0 else {}
         records = [self._remeasure(d, snapshot, verdict, fitted) for d in manifest.domains]
         router = self.served.router_with(self.domain, split)
-        self.served.adapters.activate(self.domain)
         weights = self.served.adapters.weights(self.domain)
         peft = peft_config(
             rank=self.config.rank,
@@ -545,6 +547,13 @@ def _split_of(domain: str, data: Data, config: LearnConfig) -> tuple[Split, dict
 
 def _data_hash(split: Split) -> str:
     return hashlib.sha256(json.dumps(split_hashes(split), sort_keys=True).encode()).hexdigest()
+
+
+def _finite(value: Any) -> Any:
+    """`value` for a JSON file, which has no infinity: a loss that is no number becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rows_to_keep(split: Split) -> Iterator[dict[str, Any]]:

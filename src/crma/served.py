@@ -31,6 +31,7 @@ from crma.types import Example, Message, Score, Split
 
 __all__ = ["UNSAVED", "ServedStack"]
 
+_FACTORS_KEPT = 8  # snapshots
 UNSAVED = "unsaved"  # what the backbone holds is no snapshot
 
 
@@ -57,7 +58,7 @@ class ServedStack:
         self.snapshot_in: str | None = None
         self._rows: dict[tuple[str, str], tuple[Rendered, ...]] = {}
         self._placed: dict[str, str | None] = {}  # the folder a domain's LoRA in the model was read from
-        self._factors: dict[str | None, Factors] = {}
+        self._factors: dict[str, Factors] = {}  # SHA-256 of a snapshot's file -> what it adds
 
     # --- opening -----------------------------------------------------------------------------------------------
 
@@ -126,7 +127,8 @@ class ServedStack:
     def serving(self, domain: str | None, *, snapshot: str | None = None, use_backbone: bool = True) -> Iterator[None]:
         """The model as `domain` is answered: its LoRA and the snapshot it is pinned to.
 
-        `snapshot`: another one; the LoRA then absorbs the way to it from the one it is pinned to.
+        `snapshot`: another one; the LoRA then absorbs the way to it from the one it is pinned to, if it was learnt
+        with `absorb`.
         """
         if domain is None:
             with self.untouched():
@@ -139,8 +141,10 @@ class ServedStack:
             self.activate(domain)
         elif chosen == record.snapshot_learnt:
             self.place(domain, self._stored(record.adapter_learnt or record.adapter))
-        else:
+        elif LearnConfig(**record.config).absorb:
             self.place(domain, self.absorbed(domain))
+        else:
+            self.activate(domain)
         if use_backbone:
             yield
             return
@@ -194,16 +198,21 @@ class ServedStack:
 
     def factors_of(self, snapshot: str | None) -> Factors:
         """What a snapshot adds to every site (None: the backbone as it began); the backbone is left as it is."""
-        if snapshot not in self._factors:
+        # By content: an id may come back after a domain was forgotten. Only a few are kept: each is as large as a
+        # snapshot, and most domains are pinned to one of the last.
+        key = "" if snapshot is None else self.stack.manifest.files[self._snapshot_file(snapshot)].sha256
+        if key not in self._factors:
             assert self.backbone is not None
             state = self.snapshot_state(snapshot) if snapshot else self.initial
             assert state is not None
             before, name = self.backbone.state(), self.snapshot_in
             self.backbone.load(state)
-            self._factors[snapshot] = self.factors_now()
+            while len(self._factors) >= _FACTORS_KEPT:
+                self._factors.pop(next(iter(self._factors)))
+            self._factors[key] = self.factors_now()
             self.backbone.load(before)
             self.snapshot_in = name
-        return self._factors[snapshot]
+        return self._factors[key]
 
     def _stored(self, folder: str) -> Weights:
         return from_file(self.stack.read_tensors(f"{folder}/adapter_model.safetensors"))
@@ -220,8 +229,10 @@ class ServedStack:
         return state
 
     def snapshot_state(self, snapshot: str) -> State:
-        record = self.stack.manifest.snapshot(snapshot)
-        return self.stack.read_tensors(f"{record.folder}/backbone.safetensors")
+        return self.stack.read_tensors(self._snapshot_file(snapshot))
+
+    def _snapshot_file(self, snapshot: str) -> str:
+        return f"{self.stack.manifest.snapshot(snapshot).folder}/backbone.safetensors"
 
     def settle(self, old: State, proposed: State, share: float) -> State:
         """Load the state `share` of the way from `old` to `proposed`, and return it as it then is.

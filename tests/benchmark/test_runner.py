@@ -91,11 +91,12 @@ def test_what_is_there_is_not_made_again_and_not_overwritten(run):
     assert run("naive") == []
 
 
-@pytest.mark.parametrize("condition", ["naive", "crma"])
-def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(run, tmp_path, condition):
-    class Killed(BaseException):
-        pass
+class Killed(BaseException):
+    pass
 
+
+@pytest.mark.parametrize("condition", ["naive", "crma"])
+def test_a_run_killed_between_two_domains_learns_only_the_rest(run, tmp_path, condition):
     def kill(kind, value):
         if kind == "domain" and value["number"] == 2:
             raise Killed
@@ -105,14 +106,32 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(run, tmp_path, cond
     assert not (tmp_path / "r").exists()
     heard = []
     (path,) = run(condition, on_event=lambda kind, value: heard.append((kind, value.get("domain"))))
-    order = json.loads(path.read_text())["order"]
-    trained = {domain for kind, domain in heard if kind == "step"}
-    assert trained == {order[2]}
+    assert {domain for kind, domain in heard if kind == "step"} == {json.loads(path.read_text())["order"][2]}
+    ends_as_a_whole_one(path, run, condition)
+
+
+@pytest.mark.parametrize("condition", ["naive", "crma", "reset"])
+def test_a_run_killed_inside_a_domain_goes_on(run, condition):
+    steps = iter(range(100))
+
+    def kill(kind, _value):
+        if kind == "step" and next(steps) == 11:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(condition, on_event=kill)
+    (path,) = run(condition)
+    ends_as_a_whole_one(path, run, condition)
+
+
+def ends_as_a_whole_one(path, run, condition):
     (resumed,) = read_receipts(path)
     path.unlink()
     (whole,) = read_receipts(run(condition))
     assert resumed.measurements == whole.measurements
     assert resumed.tokens == whole.tokens
+    assert resumed.spectral == whole.spectral
+    assert resumed.refusals == whole.refusals
 
 
 def test_a_run_that_another_process_has_is_left_to_it(run, tmp_path):

@@ -1,7 +1,8 @@
 """Recipes: what is run, how large, with which rates; each is data, and changing a number here makes other receipts.
 
-Rates are chosen on validation rows of each stream's tuning domain, from one grid for every method (LOG.md has the grid
-and its losers); they are the same for all conditions but where a condition's point is another one.
+Rates are to be chosen on validation rows from one grid for every method (`recipe_named(lr=…)` makes its points; LOG.md
+has what was tried, which is not yet the whole grid at these sizes); they are the same for all conditions but where a
+condition's point is another one.
 """
 
 from __future__ import annotations
@@ -69,6 +70,14 @@ class Recipe:
         return sorted(found, key=lambda run: (run[3], SEEDS.index(run[2]) if run[2] in SEEDS else run[2]))
 
 
+# Eight rows are two steps an epoch: as few as a domain can have, since there is the more to share the fewer there are.
+_NEAR = Plan(
+    sizes=Sizes(train=8, validation=16, test=24, max_tokens=224),
+    learn=LearnConfig(epochs=3, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=4, rank=8, max_length=224),
+    matched_rank=19,
+    orders=(0, 1),
+)
+
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -107,14 +116,7 @@ RECIPES: Mapping[str, Recipe] = {
             name="small",
             base="smollm2-135m",
             streams={
-                "near-medical": Plan(
-                    sizes=Sizes(train=8, validation=16, test=24, max_tokens=224),
-                    learn=LearnConfig(
-                        epochs=3, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=4, rank=8, max_length=224
-                    ),
-                    matched_rank=19,
-                    orders=(0, 1),
-                ),
+                "near-medical": _NEAR,
                 "far": Plan(
                     sizes=Sizes(train=160, validation=40, test=48, max_tokens=128),
                     learn=LearnConfig(
@@ -130,14 +132,7 @@ RECIPES: Mapping[str, Recipe] = {
             name="paper",
             base="smollm2-135m",
             streams={
-                "near-medical": Plan(
-                    sizes=Sizes(train=8, validation=16, test=24, max_tokens=224),
-                    learn=LearnConfig(
-                        epochs=3, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=4, rank=8, max_length=224
-                    ),
-                    matched_rank=19,
-                    orders=(0, 1, 2),
-                ),
+                "near-medical": replace(_NEAR, orders=(0, 1, 2)),
                 "far": Plan(
                     sizes=Sizes(train=500, validation=100, test=200, max_tokens=256),
                     learn=LearnConfig(

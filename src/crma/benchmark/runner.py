@@ -9,13 +9,15 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from crma.bench.receipt import Receipt, read_receipts, write_receipt
-from crma.benchmark.conditions import Listener, condition_named, run
+from crma.benchmark.conditions import condition_named
+from crma.benchmark.learners import Listener, Run, learn
 from crma.benchmark.recipes import Recipe
 from crma.benchmark.streams import STREAMS, load_stream
 from crma.benchmark.toy import toy_base
@@ -23,7 +25,7 @@ from crma.data.domains import leaks, split_hashes
 from crma.data.render import ensure_chat_template
 from crma.errors import ConfigError, DataError
 from crma.model.backbone import BackboneConfig
-from crma.model.base import load_base
+from crma.model.base import load_tokenizer
 from crma.stack import files
 from crma.train.config import LearnConfig
 
@@ -105,12 +107,18 @@ def _one(
             if path.is_file():  # while this process loaded, another one finished it
                 clock.skip("its receipt is there")
                 return False
-            tokenizer = load_base(base).tokenizer
+            tokenizer = load_tokenizer(base)
             ensure_chat_template(tokenizer)
             splits = load_stream(stream, plan.sizes, tokenizer, seed=seed, data=data)
             leaking = {d: found for d, split in splits.items() if (found := leaks(split))}
             if leaking:
-                raise DataError("a question stands in two splits", where=stream_name, got=str(leaking)[:200])
+                raise DataError(
+                    "a question stands in two splits",
+                    where=stream_name,
+                    expected="every row and document in one split",
+                    got=str(leaking)[:200],
+                    next_step="give the rows of one document the same `group`",
+                )
             domains = {d: splits[d] for d in stream.orders[order]}
             elapsed = folder / "elapsed.json"
             before = files.read_json(elapsed)["seconds"] if elapsed.is_file() else 0.0
@@ -123,7 +131,18 @@ def _one(
                     clock.tell(value)
                 on_event(kind, value)
 
-            outcome = run(condition, plan, domains, folder, base=base, seed=seed, on_event=heard)
+            outcome = learn(
+                Run(
+                    condition=condition,
+                    plan=plan,
+                    domains=domains,
+                    folder=folder,
+                    base=base,
+                    seed=seed,
+                    on_event=heard,
+                )
+            )
+            found = {f.name: getattr(outcome, f.name) for f in fields(outcome)}
             content = Receipt(
                 recipe=recipe.name,
                 stream=stream_name,
@@ -132,24 +151,14 @@ def _one(
                 seed=seed,
                 order=stream.orders[order],
                 config=settings,
-                base={**outcome.base, "name": recipe.base},
                 data={d: split_hashes(s) for d, s in splits.items()},
                 rows={
                     d: {"train": len(s.train), "validation": len(s.validation), "test": len(s.test)}
                     for d, s in splits.items()
                 },
-                trained_parameters=outcome.trained_parameters,
-                stored_parameters=outcome.stored_parameters,
-                tokens=outcome.tokens,
                 seconds=before + time.perf_counter() - began,
                 peak_memory_mb=_peak_memory_mb(),
-                holds=outcome.holds,
-                measurements=tuple(outcome.measurements),
-                answers=tuple(outcome.answers),
-                routes=outcome.routes,
-                shares=outcome.shares,
-                refusals=outcome.refusals,
-                spectral=tuple(outcome.spectral),
+                **{**found, "base": {**outcome.base, "name": recipe.base}},
             )
             write_receipt(path, content.model_dump())
     except Timeout:

@@ -19,7 +19,7 @@ from crma.data.domains import split_examples
 from crma.data.render import render
 from crma.data.sources import read_examples
 from crma.data.worlds import WORLDS, make_world
-from crma.errors import ConfigError, DataError
+from crma.errors import DataError
 from crma.types import Example, Split
 
 __all__ = ["STREAMS", "Sizes", "Stream", "load_stream", "shared_data"]
@@ -27,12 +27,11 @@ __all__ = ["STREAMS", "Sizes", "Stream", "load_stream", "shared_data"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stream:
-    """`orders[k]` is the k-th order to measure; `tuning` opens the order whose first domain the rates are chosen on."""
+    """`orders[k]` is the k-th order in which its domains are learnt."""
 
     name: str
     kind: Literal["far", "near"]
     orders: tuple[tuple[str, ...], ...]
-    tuning: str
     # domain -> (file under the data folder, value of its rows' `subdomain`, or None for the whole file)
     sources: Mapping[str, tuple[str, str | None]]
 
@@ -51,13 +50,12 @@ class Sizes:
     max_tokens: int
 
 
-def _vertical(name: str, file: str, tuning: str, *orders: str) -> Stream:
+def _vertical(name: str, file: str, *orders: str) -> Stream:
     split = tuple(tuple(order.split()) for order in orders)
     return Stream(
         name=name,
         kind="near",
         orders=split,
-        tuning=tuning,
         sources={domain: (f"subdomains/{file}.jsonl", domain) for domain in split[0]},
     )
 
@@ -78,13 +76,11 @@ STREAMS: Mapping[str, Stream] = {
             name="far",
             kind="far",
             orders=_FAR,
-            tuning="legal",
             sources={name: (f"domains/{name}.jsonl", None) for name in _FAR[0]},
         ),
         _vertical(
             "near-medical",
             "medical",
-            "cancer",
             "diabetes_digestive_kidney rare_diseases genetics cancer neurology general_health heart_lung_blood"
             " senior_health",
             "senior_health heart_lung_blood general_health neurology cancer genetics rare_diseases"
@@ -93,9 +89,9 @@ STREAMS: Mapping[str, Stream] = {
             " cancer",
         ),
         # Invented facts, made on the fly: what the smoke test runs on, with no file at all.
-        Stream(name="worlds", kind="far", orders=(_WORLD, _WORLD[::-1]), tuning="law", sources={}),
+        Stream(name="worlds", kind="far", orders=(_WORLD, _WORLD[::-1]), sources={}),
         # 100 questions over five domains: the paper's inference ablation.
-        Stream(name="worlds-five", kind="far", orders=(WORLDS, WORLDS[::-1]), tuning="law", sources={}),
+        Stream(name="worlds-five", kind="far", orders=(WORLDS, WORLDS[::-1]), sources={}),
     )
 }
 
@@ -150,12 +146,6 @@ def load_stream(
                 next_step="lower the sizes of the recipe",
             )
     return domains
-
-
-def stream_named(name: str) -> Stream:
-    if name not in STREAMS:
-        raise ConfigError("there is no such stream", expected=", ".join(STREAMS), got=name)
-    return STREAMS[name]
 
 
 def _rows(file: Path, part: str | None) -> Sequence[Example]:

@@ -29,7 +29,7 @@ from transformers import (
 
 from crma.errors import BaseModelError, ConfigError
 
-__all__ = ["ALIASES", "Base", "cache_root", "load_base", "load_skeleton", "resolve", "weights_hash"]
+__all__ = ["ALIASES", "Base", "cache_root", "load_base", "load_skeleton", "load_tokenizer", "resolve", "weights_hash"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,14 +98,14 @@ def load_base(name: str, *, precision: Precision = "auto", device: str | None = 
         BaseModelError: not found, or not a causal LM.
     """
     place, source = resolve(name)
-    folder = _converted(place) if isinstance(place, Path) and place.suffix.lower() == ".gguf" else place
+    folder = _folder(place)
     device = device or _first_device()
     options: dict[str, Any] = {"dtype": torch.float32 if precision == "float32" else torch.bfloat16}
     if precision == "4bit":
         options["quantization_config"] = _nf4()
         options["device_map"] = device
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = load_tokenizer(name)
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as error:  # safetensors and tokenizers raise plain Exceptions of their own on a cut file
         raise BaseModelError(
@@ -121,8 +121,6 @@ def load_base(name: str, *, precision: Precision = "auto", device: str | None = 
         model = model.to(device)
     model.requires_grad_(False)
     model.eval()
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     files = folder if isinstance(folder, Path) else _downloaded(folder)
     sha256 = _cached_hash(files) if files else weights_hash(model)
     return Base(name=name, source=source, model=model, tokenizer=tokenizer, weights_sha256=sha256)
@@ -130,10 +128,20 @@ def load_base(name: str, *, precision: Precision = "auto", device: str | None = 
 
 def load_skeleton(name: str) -> PreTrainedModel:
     """The architecture of `name` without its weights: modules on the meta device, to count and to look up by name."""
-    place, _ = resolve(name)
-    folder = _converted(place) if isinstance(place, Path) and place.suffix.lower() == ".gguf" else place
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(_folder(resolve(name)[0])))
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of `name`, as `load_base` gives it, without the weights."""
+    tokenizer = AutoTokenizer.from_pretrained(_folder(resolve(name)[0]))
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _folder(place: Path | str) -> Path | str:
+    return _converted(place) if isinstance(place, Path) and place.suffix.lower() == ".gguf" else place
 
 
 def resolve(name: str) -> tuple[Path | str, str]:

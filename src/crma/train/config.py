@@ -34,7 +34,7 @@ class LearnConfig(BaseModel):
         default=False, description="the LoRA begins as the earlier one that fits the new rows best"
     )
     propose: float = Field(default=0.75, ge=0, le=1, description="share of the steps in which the backbone learns too")
-    verify: bool = Field(default=True, description="move the backbone only as far as no earlier domain is worse")
+    verify: bool = Field(default=True, description="move the backbone only as far as `budget` allows")
     budget: float = Field(
         default=0.005,
         ge=0,

@@ -45,7 +45,8 @@ def verify_proposal(
     """The largest share of the way to the proposed backbone under which no domain's validation loss is above its
     reference by more than `budget`, and their mean by no more than a fifth of it.
 
-    References are losses as served, which never rise: so the budget bounds what all moves together may cost.
+    References are losses as served, which (with no tolerance) never rise: so the budget bounds what all moves together
+    may cost.
 
     Args:
         references: each earlier domain's validation loss with what it is served with now.

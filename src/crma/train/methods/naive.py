@@ -10,16 +10,76 @@ from accelerate import Accelerator
 
 from crma.data.batches import plan_batches
 from crma.data.render import Rendered, ensure_chat_template, render_all
-from crma.model.adapters import Adapters
+from crma.model.adapters import Adapters, Weights
 from crma.model.base import Base
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.loop import Group, fit
 from crma.train.objectives import evaluate_rows
-from crma.types import Matrix, Split
+from crma.types import Example, Matrix, Score, Split
 
-__all__ = ["NAIVE", "learn_naively"]
+__all__ = ["NAIVE", "OneLora", "learn_naively"]
 
 NAIVE = "naive"  # the one adapter's name
+
+
+class OneLora:
+    """A base with one LoRA that is trained on, whatever the rows: a domain after another, or all at once."""
+
+    def __init__(self, base: Base, config: LearnConfig, *, name: str = NAIVE) -> None:
+        ensure_chat_template(base.tokenizer)
+        self.base, self.config, self.name = base, config, name
+        head, pad_id = base.model.get_output_embeddings(), base.tokenizer.pad_token_id
+        assert head is not None
+        assert isinstance(pad_id, int)
+        self.head, self.pad_id = head, pad_id
+        self.adapters = Adapters(base.model)
+        self.adapters.add(name, config.adapter, seed=derived_seed(config.seed, name))
+
+    def render(self, examples: Sequence[Example]) -> tuple[Rendered, ...]:
+        return render_all(examples, self.base.tokenizer, self.config.max_length).rows
+
+    def learn(
+        self,
+        lesson: str,
+        rows: Sequence[Rendered],
+        *,
+        on_event: Callable[[str, Mapping[str, Any]], None] = lambda _kind, _value: None,
+    ) -> int:
+        """Train on, for all epochs of `rows`, whose order follows from the seed and the lesson's name; returns the
+        tokens it took."""
+        seed = derived_seed(self.config.seed, lesson)
+        plan = plan_batches(
+            [len(r.input_ids) for r in rows], batch_size=self.config.batch_size, epochs=self.config.epochs, seed=seed
+        )
+        on_event("phase", {"phase": self.name, "domain": lesson, "steps": len(plan)})
+        tokens = 0
+
+        def on_step(report: Any) -> None:
+            nonlocal tokens
+            tokens += report.tokens
+            on_event("step", {"phase": self.name, "domain": lesson, **asdict(report)})
+
+        self.adapters.activate(self.name)
+        fit(
+            self.base.model,
+            self.head,
+            rows,
+            plan,
+            [Group(name="adapter", side="adapter", lr=self.config.lr, parameters=self.adapters.parameters(self.name))],
+            config=self.config.loop.model_copy(update={"seed": seed}),
+            accelerator=Accelerator(),
+            pad_id=self.pad_id,
+            on_step=on_step,
+        )
+        return tokens
+
+    def load(self, weights: Weights) -> None:
+        self.adapters.load(self.name, self.config.adapter, weights)
+
+    def score(self, rows: Sequence[Rendered], *, untouched: bool = False) -> Score:
+        """Under the LoRA as it is now, or under the base alone."""
+        with self.adapters.using(None if untouched else self.name):
+            return evaluate_rows(self.base.model, self.head, rows, pad_id=self.pad_id)
 
 
 def learn_naively(
@@ -36,41 +96,13 @@ def learn_naively(
         The adapter as it is at the end, active in `base.model`, and the full T × T matrix of test losses: one model
         answers for every domain, so the part above the diagonal is defined too.
     """
-    ensure_chat_template(base.tokenizer)
-    head = base.model.get_output_embeddings()
-    assert head is not None
-    pad_id = base.tokenizer.pad_token_id
-    assert isinstance(pad_id, int)
-    adapters = Adapters(base.model)
-    tests = {d: render_all(s.test, base.tokenizer, config.max_length).rows for d, s in domains.items()}
-
-    def measure(rows: Sequence[Rendered]) -> float:
-        return evaluate_rows(base.model, head, rows, pad_id=pad_id).loss
-
-    untouched = tuple(measure(tests[d]) for d in domains)
-    adapters.add(NAIVE, config.adapter, seed=derived_seed(config.seed, NAIVE))
+    one = OneLora(base, config)
+    tests = {d: one.render(s.test) for d, s in domains.items()}
+    untouched = tuple(one.score(rows, untouched=True).loss for rows in tests.values())
     matrix: list[tuple[float | None, ...]] = []
     for domain, split in domains.items():
-        adapters.activate(NAIVE)
-        rows = render_all(split.train[: config.limit], base.tokenizer, config.max_length).rows
-        plan = plan_batches(
-            [len(r.input_ids) for r in rows],
-            batch_size=config.batch_size,
-            epochs=config.epochs,
-            seed=derived_seed(config.seed, domain),
-        )
-        on_event("phase", {"phase": NAIVE, "domain": domain, "steps": len(plan)})
-        fit(
-            base.model,
-            head,
-            rows,
-            plan,
-            [Group(name="adapter", side="adapter", lr=config.lr, parameters=adapters.parameters(NAIVE))],
-            config=config.loop,
-            accelerator=Accelerator(),
-            pad_id=pad_id,
-            on_step=lambda r, domain=domain: on_event("step", {"phase": NAIVE, "domain": domain, **asdict(r)}),
-        )
-        matrix.append(tuple(measure(tests[d]) for d in domains))
+        one.learn(domain, one.render(split.train[: config.limit]), on_event=on_event)
+        matrix.append(tuple(one.score(rows).loss for rows in tests.values()))
+        one.adapters.activate(NAIVE)
         after_domain(domain)
-    return adapters, Matrix(domains=tuple(domains), base=untouched, rows=tuple(matrix))
+    return one.adapters, Matrix(domains=tuple(domains), base=untouched, rows=tuple(matrix))

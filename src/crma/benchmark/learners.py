@@ -1,0 +1,346 @@
+"""Running a condition: the same rows, steps and evaluation for all of them, resumable after every domain.
+
+Stacks learn through `ContinualModel` and resume inside a domain too; what has one LoRA keeps it after each lesson.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from crma.bench.receipt import Answers, Measurement
+from crma.benchmark.conditions import Condition
+from crma.benchmark.notebook import Notebook
+from crma.benchmark.recipes import Plan
+from crma.continual import ContinualModel
+from crma.data.render import Rendered
+from crma.data.worlds import WORLDS, is_exact_match
+from crma.model.adapters import from_file, to_file
+from crma.model.backbone import BackboneConfig
+from crma.model.base import load_base
+from crma.stack import files
+from crma.stack.stack import Stack
+from crma.train.config import LearnConfig
+from crma.train.methods.naive import OneLora
+from crma.types import Example, Score, Split
+
+__all__ = ["Listener", "Outcome", "Run", "learn"]
+
+Listener = Callable[[str, Mapping[str, Any]], None]
+_ANSWER_TOKENS = 12  # the worlds' answers are two or three words
+_ONE = "one"  # the name of the only LoRA, where there is one
+_ALL = "all"  # the lesson that holds every domain
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One condition on one stream, in the order of `domains`, with everything resumable kept in `folder`."""
+
+    condition: Condition
+    plan: Plan
+    domains: Mapping[str, Split]
+    folder: Path
+    base: str
+    seed: int
+    on_event: Listener = lambda _kind, _value: None
+
+    @property
+    def config(self) -> LearnConfig:
+        return self.condition.config(self.plan, self.seed)
+
+    @property
+    def shape(self) -> BackboneConfig | None:
+        return self.condition.shape(self.plan, self.seed)
+
+    def tell(self, domain: str, number: int, *, before: bool) -> None:
+        """A domain is done; `before`: by a process that was killed since."""
+        self.on_event("domain", {"domain": domain, "number": number, "of": len(self.domains), "before": before})
+
+
+@dataclass(kw_only=True, slots=True)
+class Outcome:
+    """What a run leaves for its receipt, by the receipt's own names."""
+
+    measurements: Sequence[Measurement]
+    base: Mapping[str, Any]
+    trained_parameters: int
+    stored_parameters: int
+    tokens: int
+    holds: bool = False
+    answers: Sequence[Answers] = ()
+    routes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    refusals: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    spectral: Sequence[Mapping[str, Any]] = ()
+
+
+def learn(run: Run) -> Outcome:
+    """Learn all domains as the condition says; called again after a kill, go on."""
+    learners = {"base": _only_measure, "one": _with_one, "joint": _with_one, "stack": _on_a_stack, "reset": _apart}
+    run.folder.mkdir(parents=True, exist_ok=True)
+    return learners[run.condition.learner](run)
+
+
+# --- a stack: crma, frozen, and the ablations of the backbone ------------------------------------------------------
+
+
+def _on_a_stack(run: Run) -> Outcome:
+    notebook, shape, names = Notebook(run.folder), run.shape, tuple(run.domains)
+    model = _opened(run.folder / "stack", run.base, shape)
+    for t, (name, split) in enumerate(run.domains.items(), start=1):
+        before = any(d.name == name for d in model.stack.manifest.domains)
+        told: dict[tuple[str, str, str], tuple[float, ...]] = {}  # (domain, view, split) -> a loss a row
+        still = False
+        if not before:
+
+            def heard(kind: str, value: Mapping[str, Any], told: dict[Any, Any] = told) -> None:
+                if kind == "measured":
+                    told[value["domain"], value["view"], value["split"]] = tuple(value["losses"])
+                run.on_event(kind, value)
+
+            still = model.learn(name, split, run.config, on_event=heard).share == 0.0
+        if not notebook.has(t, "floating"):
+            _measure(model, t, names, notebook, told, still=still)
+        run.tell(name, t, before=before)
+    last = len(names)
+    routes = {d: [r.domain for r in model.route([e.prompt for e in run.domains[d].test])] for d in names}
+    if not notebook.has(last, "routed"):
+        rows = {d: model.kept(d, "test") for d in names}
+        if shape is not None:
+            notebook.take(last, "pinned", {d: _served(model, d, rows[d]) for d in names}, rows)
+        notebook.take(last, "routed", {d: _routed(model, rows[d], routes[d]) for d in names}, rows)
+    if not notebook.answers and _asks_facts(run.domains):
+        notebook.answers = [answer for d in names for answer in _answered(model, d, run.domains[d].test)]
+        notebook.save()
+    steps = [line for d in names for line in _metrics(model, d)]
+    adapter = sum(p.numel() for p in model.adapters.parameters(names[-1]).values())
+    trained = sum(p.numel() for part in model.backbone.trained() for p in part.values()) if model.backbone else 0
+    kept = sum(p.numel() for p in model.backbone.parameters()) if model.backbone else 0
+    shares = {s.domain: s.alpha for s in model.stack.manifest.snapshots}
+    return Outcome(
+        measurements=notebook.measurements,
+        base=model.stack.manifest.base.model_dump(),
+        trained_parameters=adapter + trained,
+        stored_parameters=adapter * last + kept,
+        tokens=sum(line["tokens"] for line in steps),
+        holds=shape is None,
+        answers=notebook.answers,
+        routes={d: {str(r): chosen.count(r) for r in dict.fromkeys(chosen)} for d, chosen in routes.items()},
+        shares={d: shares.get(d, 0.0) for d in names} if shape is not None else {},
+        refusals=_refusals(model),
+        spectral=[_spectral_line(line) for line in steps if "certificate" in line],
+    )
+
+
+def _opened(folder: Path, base: str, shape: BackboneConfig | None) -> ContinualModel:
+    if Stack.exists(folder):
+        return ContinualModel.from_pretrained(folder, base=base)
+    return ContinualModel.create(folder, base=base, backbone=shape)
+
+
+def _measure(
+    model: ContinualModel,
+    t: int,
+    names: Sequence[str],
+    notebook: Notebook,
+    told: Mapping[tuple[str, str, str], tuple[float, ...]],
+    *,
+    still: bool,
+) -> None:
+    """After the t-th domain: its rows under the base and its own LoRA, and every earlier domain's under the backbone
+    of now. Taken from what the learning measured itself (`told`), or, where the backbone stood `still`, from the domain
+    before; where a kill lost that, measured again."""
+    name = names[t - 1]
+    test, held_out = {name: model.kept(name, "test")}, {name: model.kept(name, "validation")}
+
+    def score(domain: str, view: str, split: str, measure: Callable[[], Score]) -> Score:
+        losses = told.get((domain, view, split))
+        return Score(loss=0.0, tokens=0, losses=losses) if losses else measure()
+
+    def of_base() -> Score:
+        with model.untouched():
+            return model.score_rows(test[name])
+
+    def floating(domain: str) -> Score:
+        before = notebook.find(t - 1, "floating", domain) if still else None
+        if before is not None:
+            return Score(loss=0.0, tokens=0, losses=before.losses)
+        return score(domain, "floating", "test", lambda: _floating(model, domain))
+
+    notebook.take(0, "base", {name: score(name, "base", "test", of_base)}, test)
+    own = score(name, "floating", "validation", lambda: _served(model, name, held_out[name]))
+    notebook.take(t, "floating", {name: own}, held_out, split="validation")
+    # Without a backbone nothing of an earlier domain moves: its own row says all (Receipt.holds).
+    seen = names[:t] if model.backbone is not None else names[t - 1 : t]
+    notebook.take(t, "floating", {d: floating(d) for d in seen}, {d: model.kept(d, "test") for d in seen})
+
+
+def _floating(model: ContinualModel, domain: str) -> Score:
+    """Under the newest snapshot, whichever the domain is pinned to."""
+    with model.serving(domain, snapshot=model.stack.manifest.head):
+        return model.score_rows(model.kept(domain, "test"))
+
+
+def _served(model: ContinualModel, domain: str | None, rows: Sequence[Rendered]) -> Score:
+    with model.serving(domain):
+        return model.score_rows(rows)
+
+
+def _routed(model: ContinualModel, rows: Sequence[Rendered], chosen: Sequence[str | None]) -> Score:
+    """Each row as what its router picked serves it, the untouched base included."""
+    losses = [0.0] * len(rows)
+    for domain in dict.fromkeys(chosen):
+        own = [i for i, c in enumerate(chosen) if c == domain]
+        for index, loss in zip(own, _served(model, domain, [rows[i] for i in own]).losses, strict=True):
+            losses[index] = loss
+    return Score(loss=0.0, tokens=0, losses=tuple(losses))
+
+
+def _asks_facts(domains: Mapping[str, Split]) -> bool:
+    """Whether these are fictional worlds, whose questions have one right answer each."""
+    return all(d in WORLDS and s.test and (s.test[0].group or "").startswith(f"{d}/") for d, s in domains.items())
+
+
+def _answered(model: ContinualModel, domain: str, examples: Sequence[Example]) -> Iterator[Answers]:
+    """The same weights with the backbone on and off, beside the base and what the router picks; greedy answers."""
+    views: dict[str, dict[str, Any]] = {
+        "base": {"domain": "base"},
+        "served": {"domain": domain},
+        "backbone-off": {"domain": domain, "use_backbone": False},
+        "routed": {},
+    }
+    prompts = [e.prompt for e in examples]
+    for view, options in views.items():
+        if view == "backbone-off" and model.backbone is None:
+            continue
+        replies = model.ask_many(prompts, max_new_tokens=_ANSWER_TOKENS, **options)
+        matches = [is_exact_match(r.text, e.completion) for r, e in zip(replies, examples, strict=True)]
+        yield Answers(domain=domain, view=cast(Any, view), correct=tuple(matches))
+
+
+def _metrics(model: ContinualModel, domain: str) -> list[dict[str, Any]]:
+    """The steps of a domain's learning: the stack keeps each once, however often it was killed."""
+    record = model.stack.manifest.domain(domain)
+    return model.stack.read_lines(f"{record.adapter_learnt or record.adapter}/metrics.jsonl")
+
+
+def _spectral_line(step: Mapping[str, Any]) -> dict[str, Any]:
+    sites = step["sites"]
+    return {
+        "domain": step["domain"],
+        "phase": step["phase"],
+        "step": step["step"],
+        "gap": step["certificate"]["norm_bound"] - 1.0,
+        "worst_operator_norm": step["certificate"]["worst_operator_norm"],
+        "gate": sum(abs(s["gate"]) for s in sites) / len(sites),
+        "sigma2": sum(s["sigma2"] for s in sites) / len(sites),
+        "relative_change": max(s["relative_change"] for s in sites),
+    }
+
+
+def _refusals(model: ContinualModel) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    """From the stack's ledger: each refused share, the domain that refused it, and by how much."""
+    return {
+        entry["domain"]: tuple(
+            {"share": t["share"], "by": t["refused_by"], "excess_pct": t["excess_pct"]}
+            for t in entry["verdict"]["trials"]
+            if t["refused_by"]
+        )
+        for entry in model.stack.read_ledger()
+        if entry["kind"] == "learn" and entry.get("verdict")
+    }
+
+
+def _apart(run: Run) -> Outcome:
+    """A stack of its own for each domain: the first domain's learning, every time."""
+    measurements: list[Measurement] = []
+    parts: list[Outcome] = []
+    for t, (name, split) in enumerate(run.domains.items(), start=1):
+
+        def heard(kind: str, value: Mapping[str, Any], name: str = name, t: int = t) -> None:
+            if kind == "domain":
+                run.tell(name, t, before=value["before"])
+            else:
+                run.on_event(kind, value)
+
+        part = _on_a_stack(replace(run, domains={name: split}, folder=run.folder / name, on_event=heard))
+        measurements += [
+            m.model_copy(update={"after": t if m.after else 0})
+            for m in part.measurements
+            if m.view in ("base", "floating")
+        ]
+        parts.append(part)
+    return Outcome(
+        measurements=measurements,
+        base=parts[0].base,
+        trained_parameters=parts[0].trained_parameters,
+        stored_parameters=sum(part.stored_parameters for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        holds=True,
+    )
+
+
+# --- one LoRA for everything: naive and joint; and the base alone --------------------------------------------------
+
+
+def _with_one(run: Run) -> Outcome:
+    notebook = Notebook(run.folder)
+    one, base, tests = _one_lora(run)
+    if not notebook.has(0, "base"):
+        notebook.take(0, "base", {d: one.score(rows, untouched=True) for d, rows in tests.items()}, tests)
+    for t, lesson, rows in _lessons(run, one):
+        place = run.folder / f"{t}.safetensors"
+        before = place.is_file()
+        if before:
+            one.load(from_file(files.read_tensors(place)))
+        else:
+            notebook.tokens[lesson] = one.learn(lesson, rows, on_event=run.on_event)
+            notebook.save()
+            files.write_tensors(place, to_file(one.adapters.weights(_ONE)))
+        if not notebook.has(t, "floating"):
+            # Just after learning, on the rows that rates are chosen on.
+            own = {d: one.render(run.domains[d].validation) for d in (run.domains if lesson == _ALL else [lesson])}
+            notebook.take(t, "floating", {d: one.score(rows) for d, rows in own.items()}, own, split="validation")
+            # The learnt ones, and the next: forward transfer needs no more.
+            seen = {d: rows for i, (d, rows) in enumerate(tests.items()) if i <= t}
+            notebook.take(t, "floating", {d: one.score(rows) for d, rows in seen.items()}, seen)
+        run.tell(lesson, t, before=before)
+    size = sum(p.numel() for p in one.adapters.parameters(_ONE).values())
+    return Outcome(
+        measurements=notebook.measurements,
+        base=base,
+        trained_parameters=size,
+        stored_parameters=size,
+        tokens=sum(notebook.tokens.values()),
+    )
+
+
+def _lessons(run: Run, one: OneLora) -> Iterator[tuple[int, str, tuple[Rendered, ...]]]:
+    """(domains learnt after it, its name, its rows): a domain at a time, or all of them at once."""
+    train = {d: one.render(s.train) for d, s in run.domains.items()}
+    if run.condition.learner == "joint":
+        yield len(train), _ALL, tuple(row for rows in train.values() for row in rows)
+        return
+    for t, (name, rows) in enumerate(train.items(), start=1):
+        yield t, name, rows
+
+
+def _only_measure(run: Run) -> Outcome:
+    notebook = Notebook(run.folder)
+    one, base, tests = _one_lora(run)
+    last = len(run.domains)
+    if not notebook.has(last, "floating"):
+        scores = {d: one.score(rows, untouched=True) for d, rows in tests.items()}
+        notebook.take(0, "base", scores, tests)
+        notebook.take(last, "floating", scores, tests)
+    return Outcome(measurements=notebook.measurements, base=base, trained_parameters=0, stored_parameters=0, tokens=0)
+
+
+def _one_lora(run: Run) -> tuple[OneLora, dict[str, Any], dict[str, tuple[Rendered, ...]]]:
+    """(a base with one LoRA, the base's identity, each domain's test rows)."""
+    base = load_base(run.base)
+    one = OneLora(base, run.config, name=_ONE)
+    identity = {"name": run.base, "source": base.source, "weights_sha256": base.weights_sha256}
+    return one, identity, {d: one.render(s.test) for d, s in run.domains.items()}
