@@ -7,7 +7,6 @@ near.advantage_pct.mean or far.advantage_pct.interval.0), FORMAT Python's format
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from crma.bench.headline import headline
 from crma.bench.receipt import Receipt
 from crma.bench.report import result_tables
 from crma.errors import DataError
+from crma.stack import files
 
 __all__ = ["Mismatch", "check_document", "fill_document"]
 
@@ -150,9 +150,7 @@ def fill_document(path: Path, receipts: Iterable[Receipt]) -> int:
             next_step="mend the markers, or make the missing receipts with `crma bench run`",
         )
     if changed:
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_bytes(text.encode("utf-8"))
-        os.replace(partial, path)
+        files.write_bytes_atomic(path, text.encode("utf-8"))
     return changed
 
 

@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from crma.errors import DataError
+from crma.stack import files
 from crma.types import Matrix
 
 __all__ = ["Answers", "Measurement", "Receipt", "View", "machine", "read_receipts", "write_receipt"]
@@ -154,16 +155,15 @@ def machine() -> dict[str, Any]:
 
 
 def write_receipt(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` with the time and the machine, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `content` with the time and the machine, whole or not at all.
+
+    Raises:
+        StackWriteError: the system refused the write; TypeError, ValueError: `content` is not JSON.
+    """
     full = {**content, "made": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as stream:
-        json.dump(full, stream, sort_keys=True, separators=(",", ":"))
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
+    data = files.encode_json(full, indent=None) + b"\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_bytes_atomic(path, data)
 
 
 def read_receipts(places: Iterable[Path] | Path) -> list[Receipt]:

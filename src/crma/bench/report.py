@@ -12,6 +12,7 @@ from crma.bench.headline import RECIPES, Run, average, group_runs, headline, int
 from crma.bench.metrics import captured_share
 from crma.bench.receipt import Receipt, View, read_receipts
 from crma.errors import DataError
+from crma.stack import files
 
 __all__ = ["COMMAND", "marked", "result_tables", "results_markdown", "write_report"]
 
@@ -143,9 +144,7 @@ def write_report(results: Path, out: Path) -> Path:
     draw_figures(receipts, figures)
     text = results_markdown(receipts, Path(os.path.relpath(figures, out.parent)))
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, out)
+    files.write_bytes_atomic(out, text.encode("utf-8"))
     return out
 
 
