@@ -21,7 +21,7 @@ CONFIG = LearnConfig(
     lr_mixing=5e-2,
     propose=1.0,
     tolerance=0.5,
-    absorb_always=True,
+    follow=(0.0,),
 )
 NAMES = ("medicine", "law", "finance")
 
@@ -53,7 +53,7 @@ def test_the_lora_as_it_was_learnt_stays_beside_the_fitted_one(taught: Continual
 def test_fits_start_from_what_is_served_and_leave_no_file_behind(taught: ContinualModel):
     with taught.serving("medicine"):
         served = taught.adapters.weights("medicine")
-        again = taught.absorbed("medicine")  # to where it stands: nothing to absorb
+        again = taught.absorbed("medicine", 0.0)  # to where it stands: nothing to absorb
     for target, (a, b) in again.items():
         assert np.allclose(b @ a, served[target][1] @ served[target][0], atol=1e-5)
     adapters = {p.split("/")[1] for p in taught.stack.manifest.files if p.startswith("adapters/medicine")}
@@ -68,7 +68,7 @@ def test_the_first_row_of_the_matrix_is_still_what_was_measured_then(taught: Con
 def test_absorbing_drifts_less_than_leaving_the_loras_as_they_are(
     taught: ContinualModel, tmp_path: Path, toy_base: Path
 ):
-    left = learn(tmp_path / "left", toy_base, absorb=False)
+    left = learn(tmp_path / "left", toy_base, follow=(1.0,))
     head = taught.stack.manifest.head
 
     def moved(model: ContinualModel) -> float:
@@ -99,19 +99,21 @@ def test_forgetting_takes_both_files(tmp_path: Path, toy_base: Path):
 def test_a_refused_share_of_the_proposal_goes_into_the_new_lora(tmp_path: Path, toy_base: Path):
     """With a reference that nothing can meet, the backbone stands still and the new domain still knows its lesson."""
 
-    def loss(absorb: bool) -> float:
-        model = ContinualModel.create(tmp_path / str(absorb), base=str(toy_base), backbone=BackboneConfig(directions=4))
+    def loss(follow: tuple[float, ...]) -> float:
+        model = ContinualModel.create(
+            tmp_path / str(follow[0]), base=str(toy_base), backbone=BackboneConfig(directions=4)
+        )
         model.learn("medicine", make_world("medicine", entities=2).split, CONFIG)
         record = model.stack.manifest.domain("medicine")
         with model.stack.transaction() as tx:
             tx.update(domains=(record.model_copy(update={"validation_loss": 0.0}),))
         model.stack.refresh()
-        learnt = model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update={"absorb": absorb}))
+        learnt = model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update={"follow": follow}))
         assert learnt.share == 0.0
         assert learnt.loss_after is not None
         return learnt.loss_after
 
-    assert loss(True) < loss(False)
+    assert loss((0.0,)) < loss((1.0,))
 
 
 def test_a_lora_that_the_move_does_not_harm_stays_as_it_is(tmp_path: Path, toy_base: Path):
@@ -122,14 +124,14 @@ def test_a_lora_that_the_move_does_not_harm_stays_as_it_is(tmp_path: Path, toy_b
     with model.stack.transaction() as tx:
         tx.update(domains=(record.model_copy(update={"validation_loss": 99.0}),))
     model.stack.refresh()
-    model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update={"absorb_always": False}))
+    model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update={"follow": (0.0, 1.0)}))
     after = model.stack.manifest.domain("medicine")
     assert after.snapshot_pinned == model.stack.manifest.head != record.snapshot_pinned
     assert (after.adapter, after.adapter_learnt) == (record.adapter, None)
 
 
 def test_without_absorbing_a_lora_stands_under_another_backbone_as_it_is(tmp_path: Path, toy_base: Path):
-    model = learn(tmp_path / "stack", toy_base, absorb=False)
+    model = learn(tmp_path / "stack", toy_base, follow=(1.0,))
     record = model.stack.manifest.domain("medicine")
     with model.stack.transaction() as tx:  # as one that stays pinned
         rest = tuple(d for d in model.stack.manifest.domains if d.name != "medicine")

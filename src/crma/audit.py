@@ -38,11 +38,10 @@ def audit(served: ServedStack) -> dict[str, Any]:
             certificate = served.backbone.certificate()
             operators = served.backbone.operator_norms()
             reports = served.backbone.report()
-            learnt = served.backbone.config.frames == "learnt"
+            additive = served.backbone.config.frames in ("contraction", "learnt")
             # ‖ΔW‖₂ / ‖W‖₂ with ‖W‖₂ from an SVD of the base, not from the snapshot.
-            stored = served.backbone.norms.double().cpu().numpy()
-            gates = np.abs([r.gate for r in reports])
-            change = gates * operators * served.backbone.config.strength * stored / true_norms if learnt else None
+            allowed = served.backbone.allowed().detach().double().cpu().numpy()
+            change = operators * allowed / true_norms if additive else None
             limit = served.backbone.config.strength
             holds = {
                 "mixing": certificate.holds and served.backbone.config.bounded,
@@ -56,7 +55,7 @@ def audit(served: ServedStack) -> dict[str, Any]:
                 "certificate": asdict(certificate),
                 "worst_operator_norm": float(operators.max()),
                 "worst_relative_change": None if change is None else float(change.max()),
-                "allowed_relative_change": limit if learnt else None,
+                "allowed_relative_change": limit if additive else None,
                 "sites": [
                     {"name": r.name, "operator_norm": float(o), "gate": r.gate, "sigma2": r.sigma2}
                     for r, o in zip(reports, operators, strict=True)

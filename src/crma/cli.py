@@ -230,8 +230,8 @@ def learn(
     limit: Annotated[int | None, typer.Option(help="Training rows taken.")] = None,
     seed: int | None = None,
     frames: Annotated[
-        Literal["learnt", "light", "none"] | None,
-        typer.Option(help="The backbone of a new stack: learnt frames, fixed frames (light), or no backbone."),
+        Literal["contraction", "learnt", "light", "none"] | None,
+        typer.Option(help="The backbone of a new stack: a contraction, gated learnt frames, fixed ones, or none."),
     ] = None,
     directions: Annotated[int | None, typer.Option(help="Directions a site, of a new stack's backbone.")] = None,
     precision: Annotated[
@@ -278,7 +278,7 @@ def learn(
                 )
         model = ContinualModel.from_pretrained(stack, base=base, precision=precision, accelerator=accelerator)
     else:
-        shape = {"frames": frames or "learnt", "directions": directions, "seed": config.seed}
+        shape = {"frames": frames, "directions": directions, "seed": config.seed}
         backbone = None if frames == "none" else BackboneConfig(**{k: v for k, v in shape.items() if v is not None})
         model = ContinualModel.create(
             stack,

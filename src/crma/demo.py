@@ -83,7 +83,7 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
         seed=seed,
         # The settings its sizes were chosen at (LOG.md), before absorbing and budgets were the default.
         propose=0.5,
-        absorb=False,
+        follow=(1.0,),
         budget=0.0,
     )
     asked = [(name, e) for name in DOMAINS for e in worlds[name].test]

@@ -34,7 +34,7 @@ from crma.stack.layout import WORK, DomainRecord, SnapshotRecord
 from crma.stack.stack import Transaction
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.loop import Checkpoint, Group, StepReport, fit
-from crma.train.promotion import Verdict, verify_proposal
+from crma.train.promotion import Verdict, furthest_follow, verify_proposal
 from crma.types import Example, Split
 
 __all__ = ["Data", "Learning", "Learnt", "Listener"]
@@ -121,7 +121,7 @@ class Learning:
                 self._phase("propose", train_rows, plan, range(proposing), session)
             proposed = self.served.backbone.state()
             verdict = self._verify(old, proposed, session)
-            refused = self.config.absorb and verdict.share < 1.0
+            refused = self.config.follow[0] < 1.0 and verdict.share < 1.0
             if refused:
                 self.served.settle(old, proposed, 1.0)
                 reached = self.served.factors_now()
@@ -314,23 +314,22 @@ class Learning:
         }
         self.on_event("phase", {"phase": "verify", "domain": self.domain, "earlier": sorted(references)})
 
-        absorbed: dict[str, bool] = {}
+        followed: dict[str, float] = {}
         moved: float | None = None  # the share that is in the model: all domains are asked about one before the next
 
         def loss_of(earlier: str, share: float) -> float:
-            """With its LoRA as it is, since the move may help it; where it harms, with the LoRA fitted to the move."""
+            """The lowest it comes to by following the backbone that far, or not at all."""
             nonlocal moved
             if moved != share:
                 self.served.settle(old, proposed, share)
                 moved = share
-            rows, loss = self.served.kept(earlier, "validation"), math.inf
-            absorbed[earlier] = False
-            if not (self.config.absorb and self.config.absorb_always):
-                self.served.activate(earlier)
-                loss = self._loss(rows)
-            if self.config.absorb and not loss <= references[earlier]:
-                self.served.place(earlier, self.served.absorbed(earlier))
-                absorbed[earlier], loss = True, self._loss(rows)
+            rows = self.served.kept(earlier, "validation")
+
+            def under(follow: float) -> float:
+                self.served.place(earlier, self.served.absorbed(earlier, follow))
+                return self._loss(rows)
+
+            followed[earlier], loss = furthest_follow(self.config.follow, references[earlier], under)
             return loss
 
         if self.config.verify:
@@ -342,7 +341,7 @@ class Learning:
                 "share": verdict.share,
                 "losses": dict(verdict.losses),
                 "trials": [_finite(asdict(t)) for t in verdict.trials],
-                "absorbed": sorted(d for d in verdict.losses if absorbed.get(d)),
+                "follow": {d: followed[d] for d in verdict.losses if d in followed},
             }
         )
         self.on_event("note", {"text": f"the backbone goes {verdict.share:.0%} of the proposed way"})
@@ -483,10 +482,11 @@ class Learning:
 
     def _fitted(self, session: Session) -> dict[str, Weights]:
         """The earlier LoRAs that are served fitted to the backbone as it stands now; computed, not remembered."""
-        return {d: self.served.absorbed(d) for d in session.get("verdict")["absorbed"]}
+        followed: Mapping[str, float] = session.get("verdict")["follow"]
+        return {d: self.served.absorbed(d, share) for d, share in followed.items() if share < 1.0}
 
     def _write_fitted(self, tx: Transaction, record: DomainRecord, fitted: Mapping[str, Weights]) -> DomainRecord:
-        """Its LoRA as it was learnt stays beside the one it is served with, and every later fit starts from it."""
+        """Its LoRA as it was learnt stays beside the one it is served with."""
         if record.name not in fitted:
             return record
         learnt = record.adapter_learnt or record.adapter

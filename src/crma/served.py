@@ -127,8 +127,8 @@ class ServedStack:
     def serving(self, domain: str | None, *, snapshot: str | None = None, use_backbone: bool = True) -> Iterator[None]:
         """The model as `domain` is answered: its LoRA and the snapshot it is pinned to.
 
-        `snapshot`: another one; the LoRA then absorbs the way to it from the one it is pinned to, if it was learnt
-        with `absorb`.
+        `snapshot`: another one; the LoRA then takes over the way to it from the one it is pinned to, all of it but for
+        the smallest share it was learnt to `follow`.
         """
         if domain is None:
             with self.untouched():
@@ -141,10 +141,8 @@ class ServedStack:
             self.activate(domain)
         elif chosen == record.snapshot_learnt:
             self.place(domain, self._stored(record.adapter_learnt or record.adapter))
-        elif LearnConfig(**record.config).absorb:
-            self.place(domain, self.absorbed(domain))
         else:
-            self.activate(domain)
+            self.place(domain, self.absorbed(domain, LearnConfig(**record.config).follow[0]))
         if use_backbone:
             yield
             return
@@ -180,17 +178,17 @@ class ServedStack:
         self._placed[domain] = folder
         self.adapters.activate(domain)
 
-    def absorbed(self, domain: str) -> Weights:
+    def absorbed(self, domain: str, follow: float) -> Weights:
         """A committed domain's LoRA, as it is served, fitted to the backbone as it stands now (`crma.model.fold`).
 
         From what it is served with, not from what it was learnt as: where a move helped it, that help is kept.
         """
         record = self.stack.manifest.domain(domain)
         weights = self._stored(record.adapter)
-        if self.backbone is None:
+        if self.backbone is None or follow == 1.0:
             return weights
-        config = LearnConfig(**record.config).adapter
-        return absorb(weights, config.scaling, self.factors_of(record.snapshot_pinned), self.factors_now())
+        scaling = LearnConfig(**record.config).adapter.scaling
+        return absorb(weights, scaling, self.factors_of(record.snapshot_pinned), self.factors_now(), follow=follow)
 
     def factors_now(self) -> Factors:
         assert self.backbone is not None

@@ -289,7 +289,8 @@ def test_adapters_over_a_backbone_neither_train_it_nor_take_its_hooks_away():
     model = toy_model()
     backbone = attach_backbone(model, BackboneConfig(directions=4))
     with torch.no_grad():
-        backbone.gate.fill_(0.8)
+        for writes in backbone.frames_out.values():
+            writes.copy_(torch.randn(writes.shape, generator=torch.Generator().manual_seed(1)))
         backbone.logits.add_(torch.randn(backbone.logits.shape, generator=torch.Generator().manual_seed(0)))
     seen = logits(model)
     assert not torch.equal(seen, logits(toy_model()))

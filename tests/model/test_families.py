@@ -20,7 +20,7 @@ from crma.model.architecture import decoder_of, lora_targets, residual_writes
 from crma.model.backbone import Backbone, BackboneConfig, attach_backbone, dense_weight
 from crma.model.fold import fold, folded_rank
 
-FORMS = ("learnt", "light")
+FORMS = ("contraction", "learnt", "light")
 CONFIG = AdapterConfig(rank=3, alpha=12.0)
 
 # Families beyond those of the toys: transposed weights and biases (GPT-2), biases and fused reads (GPT-NeoX, Phi-2),
@@ -84,6 +84,8 @@ def taught(family: str, form: str) -> tuple[nn.Module, Backbone, Adapters]:
         backbone.retract_()
     for parameter in parameters:
         parameter.requires_grad_(False)
+    if form == "contraction":
+        assert all(r.gate > 0.01 for r in backbone.report()), "two steps from zero open every site"
     with torch.no_grad():  # two steps move little, and in the light form a gate that wants to turn negative stays at 0
         backbone.logits.add_(2 * torch.randn(backbone.logits.shape, generator=torch.Generator().manual_seed(0)))
         backbone.gate.add_(0.5)
@@ -142,7 +144,7 @@ def test_what_was_learnt_folds_into_one_lora_that_plain_peft_serves(family: str,
 @torch.no_grad()
 def test_generation_with_a_cache_is_generation_without(family: str):
     with torch.enable_grad():
-        model, _, _ = taught(family, "learnt")
+        model, _, _ = taught(family, "contraction")
     options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
     cached, plain = (model.generate(ids(), use_cache=c, **options) for c in (True, False))  # pyright: ignore
     assert cached.shape == (2, 15)
@@ -165,7 +167,7 @@ def test_the_dense_weight_is_the_map_itself_whatever_the_layout_and_the_hooks(fa
 
 
 def test_without_a_backbone_the_fold_is_the_lora_with_its_scaling_in_b():
-    model, _, adapters = taught("llama", "learnt")
+    model, _, adapters = taught("llama", "contraction")
     weights = adapters.weights("a")
     folded = fold(model, None, weights, CONFIG.scaling)
     assert folded_rank(None, CONFIG.rank) == CONFIG.rank
@@ -175,7 +177,7 @@ def test_without_a_backbone_the_fold_is_the_lora_with_its_scaling_in_b():
 
 
 def test_every_module_of_the_fold_has_one_rank_and_one_dtype():
-    model, backbone, adapters = taught("llama", "learnt")
+    model, backbone, adapters = taught("llama", "contraction")
     folded = fold(model, backbone, adapters.weights("a"), CONFIG.scaling)
     assert set(folded) == set(adapters.targets) > {s.name for s in backbone.sites}
     assert {a.shape[0] for a, _ in folded.values()} == {b.shape[1] for _, b in folded.values()} == {7}
@@ -185,7 +187,7 @@ def test_every_module_of_the_fold_has_one_rank_and_one_dtype():
 
 
 def test_a_fold_of_a_lora_that_misses_a_site_is_refused():
-    model, backbone, adapters = taught("llama", "learnt")
+    model, backbone, adapters = taught("llama", "contraction")
     weights = adapters.weights("a")
     del weights[backbone.sites[0].name]
     with pytest.raises(AssertionError, match="sites without a LoRA"):

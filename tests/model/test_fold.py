@@ -11,7 +11,7 @@ from toys import toy_model
 
 from crma.model.adapters import AdapterConfig, Adapters
 from crma.model.backbone import BackboneConfig, attach_backbone
-from crma.model.fold import absorb, factors, fold
+from crma.model.fold import absorb, blend, factors, fold
 
 SITE = "model.layers.0.mlp.down_proj"
 D_OUT, D_IN = 12, 20
@@ -20,6 +20,13 @@ D_OUT, D_IN = 12, 20
 def lora(rank, seed=0, d=D_OUT, i=D_IN):
     rng = np.random.default_rng(seed)
     return {SITE: (rng.normal(size=(rank, i)).astype(np.float32), rng.normal(size=(d, rank)).astype(np.float32))}
+
+
+def roomy(filled, rank, seed=0):
+    """A LoRA of `rank` of which `filled` directions say something."""
+    a, b = lora(filled, seed)[SITE]
+    empty = rank - filled
+    return {SITE: (np.pad(a, ((0, empty), (0, 0))), np.pad(b, ((0, 0), (0, empty))))}
 
 
 def moved(n, seed, scale=1.0):
@@ -68,10 +75,33 @@ def test_shapes_and_targets_stay_so_that_the_file_still_loads():
     assert {t: (a.shape, b.shape) for t, (a, b) in after.items()} == {
         t: (a.shape, b.shape) for t, (a, b) in weights.items()
     }
-    assert after["model.layers.0.self_attn.q_proj"] is weights["model.layers.0.self_attn.q_proj"]  # no site
+    no_site = "model.layers.0.self_attn.q_proj"
+    assert all(np.array_equal(x, y) for x, y in zip(after[no_site], weights[no_site], strict=True))
 
 
-@pytest.mark.parametrize("frames", ["learnt", "light"])
+@settings(deadline=None, max_examples=20)
+@given(follow=st.floats(0, 1), seed=st.integers(0, 999))
+def test_a_lora_that_follows_is_between_both_backbones(follow, seed):
+    """With rank enough, what it answers under the new backbone lies on the straight line between the two."""
+    weights, gone, come = roomy(2, 8, seed), moved(3, seed + 1), moved(3, seed + 2)
+    got = dense(absorb(weights, 2.0, gone, come, follow=follow), 2.0) + product(come)
+    stayed, gone_along = dense(weights, 2.0) + product(gone), dense(weights, 2.0) + product(come)
+    assert np.allclose(got, (1 - follow) * stayed + follow * gone_along, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=20)
+@given(share=st.floats(0, 1), seed=st.integers(0, 999), rank=st.integers(1, 8))
+def test_a_blend_is_the_nearest_of_its_rank_to_the_straight_line_between_both(share, seed, rank):
+    weights, towards = lora(rank, seed), lora(3, seed + 1)
+    target = (1 - share) * dense(weights) + share * dense(towards)
+    a, b = blend(weights, towards, share)[SITE]
+    assert (a.shape, b.shape) == ((rank, D_IN), (D_OUT, rank))
+    best = float(np.sqrt((np.linalg.svd(target, compute_uv=False)[rank:] ** 2).sum()))
+    got = b.astype(np.float64) @ a
+    assert np.linalg.norm(target - got) == pytest.approx(best, abs=1e-4 * float(np.linalg.norm(target)))
+
+
+@pytest.mark.parametrize("frames", ["contraction", "learnt", "light"])
 def test_in_a_model_an_adapter_of_ample_rank_answers_as_before(frames):
     model = toy_model()
     backbone = attach_backbone(model, BackboneConfig(directions=3, frames=frames))
@@ -83,7 +113,11 @@ def test_in_a_model_an_adapter_of_ample_rank_answers_as_before(frames):
 
     def draw(scale):
         with torch.no_grad():
-            backbone.gate.copy_(torch.rand(backbone.gate.shape, generator=generator))
+            if frames == "contraction":
+                for writes in backbone.frames_out.values():
+                    writes.copy_(torch.randn(writes.shape, generator=generator))
+            else:
+                backbone.gate.copy_(torch.rand(backbone.gate.shape, generator=generator))
             backbone.logits.add_(scale * torch.randn(backbone.logits.shape, generator=generator))
         backbone.retract_()
 
@@ -100,14 +134,18 @@ def test_in_a_model_an_adapter_of_ample_rank_answers_as_before(frames):
     assert torch.allclose(after, before, atol=1e-4)
 
 
-def test_fold_is_the_sum_of_both():
+@pytest.mark.parametrize("frames", ["contraction", "learnt"])
+def test_fold_is_the_sum_of_both(frames):
     model = toy_model()
-    backbone = attach_backbone(model, BackboneConfig(directions=3))
+    backbone = attach_backbone(model, BackboneConfig(directions=3, frames=frames))
     with torch.no_grad():
         backbone.gate.fill_(0.7)
+        for writes in backbone.frames_out.values():
+            writes.copy_(torch.randn(writes.shape, generator=torch.Generator().manual_seed(0)))
     found = factors(model, backbone)
     name = next(iter(found))
     left, reads = found[name]
+    assert np.abs(left @ reads).max() > 1e-3
     weights = {n: lora(2, d=f[0].shape[0], i=f[1].shape[1])[SITE] for n, f in found.items()}
     a, b = fold(model, backbone, weights, 2.0)[name]
     own_a, own_b = weights[name]

@@ -54,7 +54,7 @@ def unpacked_model() -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("form", ["learnt", "light"])
+@pytest.mark.parametrize("form", ["contraction", "learnt", "light"])
 def test_a_packed_base_is_attached_trained_and_folded(form: str):
     model, base = packed_model(), packed_model()(ids()).logits
     backbone = attach_backbone(model, BackboneConfig(frames=form, directions=4))  # pyright: ignore[reportArgumentType]
@@ -63,6 +63,8 @@ def test_a_packed_base_is_attached_trained_and_folded(form: str):
     with torch.no_grad():
         live = model(ids()).logits
         assert (live - base).abs().max() > 1e-3
+        with backbone.bypass():
+            assert (live - model(ids()).logits).abs().max() > 1e-3, "the backbone learnt nothing"
         for site in backbone.sites:  # under its hook and its LoRA
             layer = model.get_submodule(f"{site.name}.base_layer")
             assert isinstance(layer, PackedLinear)
@@ -96,7 +98,7 @@ def train_one_step(model: nn.Module, backbone) -> Adapters:
 
 
 @pytest.mark.filterwarnings("ignore")  # bitsandbytes speaks of kernels this machine lacks
-@pytest.mark.parametrize("form", ["learnt", "light"])
+@pytest.mark.parametrize("form", ["contraction", "learnt", "light"])
 def test_four_bits_are_attached_trained_and_folded(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install bitsandbytes")
     from crma.model.base import load_base
@@ -114,6 +116,8 @@ def test_four_bits_are_attached_trained_and_folded(form: str, tmp_path: Path, mo
     with torch.no_grad():
         live = model(ids()).logits
         assert (live.float() - base.float()).abs().max() > 1e-3
+        with backbone.bypass():
+            assert not torch.equal(live, model(ids()).logits), "the backbone learnt nothing"
         folded = fold(model, backbone, adapters.weights("a"), CONFIG.scaling)
         served = load_base(str(folder), precision="4bit", device="cpu").model
         others = Adapters(served)

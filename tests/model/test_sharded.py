@@ -58,7 +58,7 @@ def learnt(*, sharded: bool, frames: str) -> tuple[nn.Module, Backbone, Adapters
     return model, backbone, adapters
 
 
-@pytest.mark.parametrize("frames", ["learnt", "light"])
+@pytest.mark.parametrize("frames", ["contraction", "learnt", "light"])
 @pytest.mark.usefixtures("group")
 def test_a_sharded_backbone_is_the_same_backbone(frames: str):
     plain_model, plain, plain_adapters = learnt(sharded=False, frames=frames)
@@ -74,7 +74,11 @@ def test_a_sharded_backbone_is_the_same_backbone(frames: str):
     np.testing.assert_allclose(backbone.operator_norms(), plain.operator_norms(), atol=1e-6)
     for one, other in zip(backbone.report(), plain.report(), strict=True):
         assert one.relative_change == pytest.approx(other.relative_change, abs=1e-6)
+        assert one.gate == pytest.approx(other.gate, abs=1e-6)
     other = {**state, "gate": state["gate"] * 0.5, "logits": state["logits"][:, ::-1].copy()}
+    if frames == "contraction":  # once within its limit and once cut
+        assert min(r.gate for r in backbone.report()) > 0
+        other["frames_out.32"] = state["frames_out.32"] * np.float32([1e-3, 1e3, 1e-3, 1e3])[:, None, None]
     np.testing.assert_allclose(distance(backbone, state, other), distance(plain, state, other), atol=1e-6)
     backbone.load(other)
     plain.load(other)

@@ -14,7 +14,16 @@ from crma.types import Example, Split
 
 # Rates at which a second domain's backbone makes the first one worse.
 ROUGH = LearnConfig(
-    absorb=False, budget=0.0, epochs=4, batch_size=6, rank=2, lr=5e-3, lr_backbone=4e-2, lr_mixing=5e-2, max_length=96
+    follow=(1.0,),
+    budget=0.0,
+    propose=0.5,
+    epochs=4,
+    batch_size=6,
+    rank=2,
+    lr=5e-3,
+    lr_backbone=4e-2,
+    lr_mixing=5e-2,
+    max_length=96,
 )
 
 

@@ -44,15 +44,16 @@ PLAN = plan_batches([len(r.input_ids) for r in ROWS], batch_size=8, epochs=4, se
 class Learner:
     """A toy with a backbone and a LoRA, both away from their zeros, so that every parameter has a gradient."""
 
-    def __init__(self, *, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, *, dropout: float = 0.0, dtype: torch.dtype = torch.float32, **shape) -> None:
         self.model = toy_model(dtype=dtype)
-        self.backbone = attach_backbone(self.model, BackboneConfig(directions=4))
+        self.backbone = attach_backbone(self.model, BackboneConfig(directions=4, **shape))
         self.adapters = Adapters(self.model)
         self.adapters.add("a", AdapterConfig(rank=2, dropout=dropout), seed=1)
         self.adapters.activate("a")
         generator = torch.Generator().manual_seed(2)
         with torch.no_grad():
-            self.backbone.gate.fill_(0.5)
+            for writes in self.backbone.frames_out.values():
+                writes.copy_(0.002 * torch.randn(writes.shape, generator=generator))
             for name, parameter in self.adapters.parameters("a").items():
                 if name.endswith("lora_B"):
                     parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
@@ -145,6 +146,16 @@ def test_only_the_groups_learn_and_the_base_stays_bit_for_bit():
     assert all(v.dtype == torch.float32 for v in learner.trained().values())
     assert not any(p.requires_grad or p.grad is not None for p in learner.model.parameters())
     assert not learner.model.training
+
+
+def test_without_mixing_the_frames_learn_and_the_logits_stay():
+    learner = Learner(mixing="none")
+    before = learner.backbone.state()
+    assert learner.groups()[2].parameters == {}
+    learner.fit()
+    after = learner.backbone.state()
+    assert {k for k in after if (after[k] != before[k]).any()} == {"frames_in.32", "frames_in.64", "frames_out.32"}
+    assert sum(learner.losses[-2:]) < sum(learner.losses[:2])
 
 
 def test_a_phase_without_the_backbone_leaves_it_alone():

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from crma.train.promotion import ON_AVERAGE, SHARES, verify_proposal
+from crma.train.promotion import ON_AVERAGE, SHARES, furthest_follow, verify_proposal
 
 REFERENCES = {"law": 2.0, "code": 1.0}
 
@@ -80,3 +80,22 @@ def test_the_shares_may_be_others():
     assert decide(table, shares=(0.75, 0.3))[0].share == 0.3
     table = {"law": {0.75: 2.5}}
     assert decide(table, shares=(0.75,))[0].share == 0.0
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen"),
+    [
+        ({0.25: 0.9, 0.5: 0.8, 1.0: 0.7}, (1.0, 0.7)),  # the whole way
+        ({0.25: 0.9, 0.5: 0.8, 1.0: 0.85}, (0.5, 0.8)),  # as long as it falls
+        ({0.25: 0.9, 0.5: 0.95, 1.0: 0.1}, (0.25, 0.9)),  # and no further: what lies behind a rise is not asked for
+        ({0.25: 1.1, 0.0: 1.02}, (0.0, 1.02)),  # harm at the first share: it stays, at what staying costs
+        ({0.25: math.nan, 0.0: 1.0}, (0.0, 1.0)),
+    ],
+)
+def test_a_domain_follows_as_long_as_that_helps(losses: dict[float, float], chosen: tuple[float, float]):
+    assert furthest_follow((0.0, 0.25, 0.5, 1.0), 1.0, lambda share: losses[share]) == chosen
+
+
+def test_with_one_share_there_is_nothing_to_choose():
+    assert furthest_follow((1.0,), 1.0, lambda _share: 3.0) == (1.0, 3.0)
+    assert furthest_follow((0.0,), 1.0, lambda _share: 3.0) == (0.0, 3.0)

@@ -29,7 +29,7 @@ from crma.types import Example, Split
 # Rates at which the second domain's proposal makes the first one worse until it is cut to a quarter.
 # Nothing is absorbed and nothing may be lost, so that a part of the second proposal is refused.
 CONFIG = LearnConfig(
-    absorb=False,
+    follow=(1.0,),
     budget=0.0,
     propose=0.5,
     epochs=4, batch_size=6, rank=2, lr=5e-3, lr_backbone=4e-2, lr_mixing=5e-2, max_length=96, checkpoint_every=4,

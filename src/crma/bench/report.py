@@ -23,6 +23,7 @@ _LABELS: Mapping[str, str] = {
     "naive": "one LoRA, trained on and on (naive)",
     "naive-low-lr": "the same at a tenth of the rate (naive-low-lr)",
     "naive-copies": "naive, a copy kept after each domain (naive-copies)",
+    "copies-follow": "naive's copies, each drawn after the later ones (copies-follow)",
     "joint": "one LoRA, all domains at once (joint)",
     "frozen-small": "a LoRA a domain, CRMA's rank (frozen-small)",
     "frozen": "a LoRA a domain, CRMA's size (**frozen**, the control)",
@@ -30,6 +31,9 @@ _LABELS: Mapping[str, str] = {
     "crma-warm": "CRMA, each LoRA begun as the nearest earlier one (crma-warm)",
     "crma-pinned": "CRMA, each adapter under its own snapshot (pinned)",
     "crma": "**CRMA**, all adapters under the last backbone",
+    "as-it-is": "earlier LoRAs left as they are (as-it-is)",
+    "stay": "earlier domains do not follow (stay)",
+    "gated": "orthonormal writes behind a gate (gated)",
     "shared-lora": "an ordinary shared LoRA as backbone (shared-lora)",
     "free-mixing": "any K (free-mixing)",
     "row-stochastic": "only rows of M sum to 1 (row-stochastic)",
@@ -42,6 +46,7 @@ _MAIN = (
     "naive",
     "naive-low-lr",
     "naive-copies",
+    "copies-follow",
     "joint",
     "frozen-small",
     "frozen",
@@ -50,7 +55,17 @@ _MAIN = (
     "crma-pinned",
     "crma",
 )
-_ABLATIONS = ("shared-lora", "free-mixing", "row-stochastic", "no-mixing", "reset", "light")
+_ABLATIONS = (
+    "as-it-is",
+    "stay",
+    "gated",
+    "shared-lora",
+    "free-mixing",
+    "row-stochastic",
+    "no-mixing",
+    "reset",
+    "light",
+)
 _DERIVED = ("naive-copies", "crma-pinned")  # read from another condition's receipt
 _ROUTERS: Mapping[View, str] = {
     "floating": "the right adapter, last backbone",

@@ -20,14 +20,15 @@ class Condition:
 
     name: str
     says: str
-    learner: Literal["base", "one", "joint", "stack", "reset"]
+    learner: Literal["base", "one", "copies", "joint", "stack", "reset"]
     rank: Literal["adapter", "matched"] = "matched"
     lr_factor: float = 1.0
     backbone: Mapping[str, Any] | None = None  # changes to BackboneConfig; None: no backbone
     learn: Mapping[str, Any] = field(default_factory=dict)  # changes to LearnConfig
 
     def config(self, plan: Plan, seed: int) -> LearnConfig:
-        changes: dict[str, Any] = {"seed": seed, "lr": plan.learn.lr * self.lr_factor, **self.learn}
+        factor = self.lr_factor * plan.rates.get(self.name, 1.0)
+        changes: dict[str, Any] = {"seed": seed, "lr": plan.learn.lr * factor, **self.learn}
         if self.rank == "matched":
             changes["rank"] = plan.matched_rank
         return plan.learn.model_copy(update=changes)
@@ -50,6 +51,11 @@ CONDITIONS: Mapping[str, Condition] = {
         Condition(
             name="naive-low-lr", says="one LoRA, trained on at a tenth of the rate", learner="one", lr_factor=0.1
         ),
+        Condition(
+            name="copies-follow",
+            says="naive's copies, each drawn after the later ones as crma's domains are: merging without a backbone",
+            learner="copies",
+        ),
         Condition(name="joint", says="one LoRA, all domains at once", learner="joint"),
         Condition(name="frozen-small", says="a LoRA a domain, of crma's rank", learner="stack", rank="adapter"),
         Condition(name="frozen", says="a LoRA a domain, as many trained numbers as crma", learner="stack"),
@@ -60,6 +66,27 @@ CONDITIONS: Mapping[str, Condition] = {
             learn={"warm_start": True},
         ),
         _crma("crma", "shared bounded backbone, a LoRA a domain, verified promotion"),
+        Condition(
+            name="as-it-is",
+            says="crma, earlier LoRAs left as they are when the backbone moves",
+            learner="stack",
+            rank="adapter",
+            backbone={},
+            learn={"follow": (1.0,)},
+        ),
+        Condition(
+            name="stay",
+            says="crma, earlier domains take no part in the backbone's movement",
+            learner="stack",
+            rank="adapter",
+            backbone={},
+            learn={"follow": (0.0,)},
+        ),
+        _crma(
+            "gated",
+            "the first form of the backbone: orthonormal writes behind a gate that starts at 0",
+            frames="learnt",
+        ),
         _crma("shared-lora", "an ordinary shared LoRA in the backbone's place", frames="lora"),
         _crma("free-mixing", "any K in place of a doubly stochastic mixing", mixing="free"),
         _crma("row-stochastic", "rows of M sum to 1, columns need not", mixing="row-stochastic"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,13 +18,15 @@ from crma.benchmark.recipes import Plan
 from crma.continual import ContinualModel
 from crma.data.render import Rendered
 from crma.data.worlds import WORLDS, is_exact_match
-from crma.model.adapters import from_file, to_file
+from crma.model.adapters import Weights, from_file, to_file
 from crma.model.backbone import BackboneConfig
 from crma.model.base import load_base
+from crma.model.fold import blend
 from crma.stack import files
 from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
 from crma.train.methods.naive import OneLora
+from crma.train.promotion import furthest_follow
 from crma.types import Example, Score, Split
 
 __all__ = ["Listener", "Outcome", "Run", "learn"]
@@ -78,7 +81,14 @@ class Outcome:
 
 def learn(run: Run) -> Outcome:
     """Learn all domains as the condition says; called again after a kill, go on."""
-    learners = {"base": _only_measure, "one": _with_one, "joint": _with_one, "stack": _on_a_stack, "reset": _apart}
+    learners = {
+        "base": _only_measure,
+        "one": _with_one,
+        "copies": _with_copies,
+        "joint": _with_one,
+        "stack": _on_a_stack,
+        "reset": _apart,
+    }
     run.folder.mkdir(parents=True, exist_ok=True)
     return learners[run.condition.learner](run)
 
@@ -315,6 +325,62 @@ def _with_one(run: Run) -> Outcome:
         stored_parameters=size,
         tokens=sum(notebook.tokens.values()),
     )
+
+
+def _with_copies(run: Run) -> Outcome:
+    """One LoRA trained on and on, a copy kept after each domain; every copy is then drawn after the newest one as far
+    as its validation rows want, by the rule of crma's domains."""
+    notebook, names = Notebook(run.folder), tuple(run.domains)
+    one, base, tests = _one_lora(run)
+    if not notebook.has(0, "base"):
+        notebook.take(0, "base", {d: one.score(rows, untouched=True) for d, rows in tests.items()}, tests)
+    held_out = {d: one.render(s.validation) for d, s in run.domains.items()}
+
+    for t, lesson, rows in _lessons(run, one):
+        places = {d: run.folder / f"{t}-{d}.safetensors" for d in names[:t]}
+        newest = run.folder / f"{t}.safetensors"
+        before = newest.is_file()
+        if not before:
+            if t > 1:
+                one.load(from_file(files.read_tensors(run.folder / f"{t - 1}.safetensors")))
+            notebook.tokens[lesson] = one.learn(lesson, rows, on_event=run.on_event)
+            notebook.save()
+            files.write_tensors(newest, to_file(one.adapters.weights(_ONE)))
+        last = from_file(files.read_tensors(newest))
+        for domain in names[:t]:
+            if places[domain].is_file():
+                continue
+            copy = last
+            if domain != lesson:
+                own = from_file(files.read_tensors(run.folder / f"{t - 1}-{domain}.safetensors"))
+
+                under = partial(_blended_loss, one, held_out[domain], own, last)
+                share, _ = furthest_follow(run.config.follow, under(0.0), under)
+                copy = blend(own, last, share)
+            files.write_tensors(places[domain], to_file(copy))
+        if not notebook.has(t, "floating"):
+            scores = {}
+            for domain in names[:t]:
+                one.load(from_file(files.read_tensors(places[domain])))
+                scores[domain] = one.score(tests[domain])
+            one.load(last)
+            own_rows = {lesson: held_out[lesson]}
+            notebook.take(t, "floating", {lesson: one.score(held_out[lesson])}, own_rows, split="validation")
+            notebook.take(t, "floating", scores, {d: tests[d] for d in scores})
+        run.tell(lesson, t, before=before)
+    size = sum(p.numel() for p in one.adapters.parameters(_ONE).values())
+    return Outcome(
+        measurements=notebook.measurements,
+        base=base,
+        trained_parameters=size,
+        stored_parameters=size * len(names),
+        tokens=sum(notebook.tokens.values()),
+    )
+
+
+def _blended_loss(one: OneLora, rows: Sequence[Rendered], own: Weights, towards: Weights, share: float) -> float:
+    one.load(blend(own, towards, share))
+    return one.score(rows).loss
 
 
 def _lessons(run: Run, one: OneLora) -> Iterator[tuple[int, str, tuple[Rendered, ...]]]:

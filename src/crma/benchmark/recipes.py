@@ -25,8 +25,12 @@ CLAIM = ("naive", "joint", "frozen", "crma")  # the four runs that carry the cla
 CONTROLS = (
     "base",
     "naive-low-lr",
+    "copies-follow",
     "frozen-small",
     "frozen-warm",
+    "as-it-is",
+    "stay",
+    "gated",
     "crma-warm",
     "shared-lora",
     "free-mixing",
@@ -46,6 +50,7 @@ class Plan:
     matched_rank: int  # a LoRA alone of this rank trains as many numbers as crma's LoRA with its backbone
     directions: int = 16
     orders: tuple[int, ...] = (0,)
+    rates: Mapping[str, float] = field(default_factory=dict)  # condition -> its rate in units of `learn.lr`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +81,7 @@ _NEAR = Plan(
     learn=LearnConfig(epochs=3, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=4, rank=8, max_length=224),
     matched_rank=19,
     orders=(0, 1),
+    rates={"joint": 0.5},  # eight domains at once are eight times the steps
 )
 
 RECIPES: Mapping[str, Recipe] = {

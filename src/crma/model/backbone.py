@@ -2,13 +2,17 @@
 
 Shape legend: S = sites, n = directions, m = 2n (the antipodal lift), i = d_in, d = d_out, B = batch, L = length.
 
-Learnt frames (default):  z' = W x + g ρ ‖W‖₂ · B K A x,   A [n, i] orthonormal rows, B [d, n] orthonormal columns
+Contraction (default):    z' = W x + ρ ‖W‖₂ · B K A x,     A [n, i] orthonormal rows, ‖B‖₂ ≤ 1, B [d, n] = 0 at first
+Learnt frames (gated):    z' = W x + g ρ ‖W‖₂ · B K A x,   A as above, B of orthonormal columns, g = 0 at first
 Fixed frames (light):     z' = (I + g U (K − I) Uᵀ) W x,   U [d, n] the top left singular vectors of W
 Controls, not bounded:    frames "lora": z' = W x + 2 B A x with plain A, B; mixing "row-stochastic", "free" (any K).
 And mixing "none": M = I, so K = I, bounded.
 with K = ½ (M₁₁ − M₁₂ − M₂₁ + M₂₂) of a doubly stochastic M [2n, 2n] (the paper, arXiv 2606.00382, fixes M; the lift,
 the frames and the gate are ours). ‖K‖₂ = ½ ‖[I, −I] M [I; −I]‖₂ ≤ ½ · √2 · ‖M‖₂ · √2 = ‖M‖₂ = 1, hence ‖B K A‖₂ ≤ 1
-and ‖ΔW‖₂ ≤ |g| ρ ‖W‖₂ for any parameters whatever; in the light form ‖I + g U (K − I) Uᵀ‖₂ ≤ 1.
+and ‖ΔW‖₂ ≤ ρ ‖W‖₂ (times |g|) for any parameters whatever; in the light form ‖I + g U (K − I) Uᵀ‖₂ ≤ 1.
+
+Why B may shrink: with both frames orthonormal a zero start needs a gate, and while it is near zero the frames learn
+next to nothing, in random directions. From B = 0 the first step is already along the loss's gradient, as LoRA's is.
 """
 
 from __future__ import annotations
@@ -51,9 +55,9 @@ class BackboneConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    frames: Literal["learnt", "light", "lora"] = "learnt"
+    frames: Literal["contraction", "learnt", "light", "lora"] = "contraction"
     directions: int = Field(default=16, ge=1, le=512, description="n, the directions a site reads, mixes and writes")
-    strength: float = Field(default=0.5, gt=0, le=4, description="ρ: ‖ΔW‖₂ ≤ ρ ‖W‖₂ (learnt frames)")
+    strength: float = Field(default=0.5, gt=0, le=4, description="ρ: ‖ΔW‖₂ ≤ ρ ‖W‖₂ (not of the light form)")
     mixing: Literal["doubly-stochastic", "row-stochastic", "free", "none"] = "doubly-stochastic"
     diagonal: float = Field(default=3.0, description="c: the logits start at c·I; 8 leaves almost no gradient")
     sweeps: int = Field(default=5, ge=1, le=50, description="Sinkhorn sweeps before the exact rounding")
@@ -78,7 +82,7 @@ class SiteReport:
 
     name: str
     layer: int
-    gate: float
+    gate: float  # |g|, or where there is none ‖ΔW‖₂ / (ρ ‖W‖₂): how far open the site is, in [-1, 1]
     sigma2: float  # σ₂(M)
     mixing: float  # ‖K − I‖₂
     relative_change: float  # ‖ΔW‖₂ / ‖W‖₂ (light: ‖C − I‖₂)
@@ -120,7 +124,7 @@ class Backbone(nn.Module):
 
         self.frames_in = frames(self._in_groups) if learnt else nn.ParameterDict()
         self.frames_out = frames(self._out_groups)
-        if config.frames == "lora":  # begins as LoRA does: one side zero
+        if config.frames in ("contraction", "lora"):  # begins as LoRA does: one side zero
             for value in self.frames_out.values():
                 value.data.zero_()
         noise = 0.01 * torch.randn(len(sites), 2 * n, 2 * n, generator=generator)
@@ -138,20 +142,34 @@ class Backbone(nn.Module):
         if self.config.mixing == "row-stochastic":
             return logits.softmax(dim=-1)
         if self.config.mixing == "free":
-            m = logits.shape[-1]  # the scale that makes it begin where the doubly stochastic one does
-            diagonal = math.exp(self.config.diagonal)
-            return logits * ((diagonal - 1.0) / (diagonal + m - 1.0) / self.config.diagonal)
+            return logits * (self._first_mixing / self.config.diagonal)  # begins where the doubly stochastic one does
         return project_to_birkhoff(logits, sweeps=self.config.sweeps)
 
+    @property
+    def _first_mixing(self) -> float:
+        """K's diagonal for logits c·I: K = (e^c − 1) / (e^c + 2n − 1) · I."""
+        diagonal = math.exp(self.config.diagonal)
+        return (diagonal - 1.0) / (diagonal + 2 * self.config.directions - 1.0)
+
     def effective_gate(self) -> Tensor:
-        """g [S]. In [−1, 1] with learnt frames: with a gate that starts at 0 and may not turn negative, the half of
-        the sites whose first gradient points down would never move (A, B and P get no gradient while g = 0). The sign
-        is a flip of B's columns, so the bound is the same. In [0, 1] in the light form, where the bound needs it."""
-        return _whole(self.gate).float().clamp(self._gate_floor, 1.0)
+        """g [S]; 1 in the forms without one. In [−1, 1] with learnt frames: with a gate that starts at 0 and may not
+        turn negative, the half of the sites whose first gradient points down would never move (A, B and P get no
+        gradient while g = 0). The sign is a flip of B's columns, so the bound is the same. In [0, 1] in the light form,
+        where the bound needs it."""
+        gate = _whole(self.gate).float()
+        return gate.clamp(self._gate_floor, 1.0) if self._gated else torch.ones_like(gate)
+
+    @property
+    def _gated(self) -> bool:
+        return self.config.frames in ("learnt", "light")
 
     @property
     def _gate_floor(self) -> float:
         return -1.0 if self.config.frames == "learnt" else 0.0
+
+    def allowed(self) -> Tensor:
+        """|g| ρ ‖W‖₂ [S]: what ‖ΔW‖₂ cannot be above, whatever the other parameters are (not of the light form)."""
+        return self.effective_gate().abs() * self.config.strength * self.norms
 
     def forward(self) -> _Operators:
         """The factors of every site's map, float32. A module call, so that ZeRO-3 gathers the parameters for it."""
@@ -161,6 +179,10 @@ class Backbone(nn.Module):
                 reads = self._by_site(self.frames_in, self._in_groups, orthonormalise=False)
                 return _Operators([_LORA_SCALE * b for b in writes], [a.mT for a in reads])
             k = _antipodal(self.mixing())
+            if self.config.frames == "contraction":
+                writes = self._contractions()
+                reads = self._by_site(self.frames_in, self._in_groups, orthonormalise=True)
+                return _Operators([b @ k_s for b, k_s in zip(writes, k.unbind(), strict=True)], [a.mT for a in reads])
             gate = self.effective_gate()
             out = self._by_site(self.frames_out, self._out_groups, orthonormalise=self.config.frames == "learnt")
             if self.config.frames == "learnt":
@@ -170,6 +192,19 @@ class Backbone(nn.Module):
                 return _Operators(left, [a.mT for a in reads])
             change = gate[:, None, None] * (k - torch.eye(k.shape[-1], device=k.device))
             return _Operators([u @ c for u, c in zip(out, change.unbind(), strict=True)], [u.mT for u in out])
+
+    def _contractions(self) -> list[Tensor]:
+        """ρ ‖W‖₂ · B [d, n] a site: what was learnt, in the units in which a LoRA learns, cut down to ‖B‖₂ ≤ 1.
+
+        The factor that cuts counts as a constant in the gradient, which therefore never vanishes.
+        """
+        limits = self.allowed().unbind()
+        scale = _LORA_SCALE if self.config.mixing == "none" else _LORA_SCALE / self._first_mixing
+        writes = [scale * b for b in self._by_site(self.frames_out, self._out_groups, orthonormalise=False)]
+        return [
+            b * torch.where(norm > limit, limit / norm, 1.0)
+            for b, norm, limit in zip(writes, _norms(writes).unbind(), limits, strict=True)
+        ]
 
     def _by_site(
         self, frames: nn.ParameterDict, groups: Mapping[int, list[int]], *, orthonormalise: bool
@@ -223,7 +258,7 @@ class Backbone(nn.Module):
         """(frames, mixing): the two kinds of parameters, which want different learning rates."""
         named = dict(self.named_parameters())
         frames = {k: v for k, v in named.items() if k.startswith("frames") and self.config.frames != "light"}
-        names = {"doubly-stochastic": ("logits", "gate"), "none": ("gate",)}.get(self.config.mixing, ("logits", "gate"))
+        names = (*(("logits",) if self.config.mixing != "none" else ()), *(("gate",) if self._gated else ()))
         return frames, {} if self.config.frames == "lora" else {name: named[name] for name in names}
 
     def layers(self) -> dict[str, list[int]]:
@@ -239,7 +274,8 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def retract_(self) -> None:
         """Put every parameter back on its manifold after a step, without changing the map: frames orthonormal, gate in
-        its interval. QR's gradient needs R well conditioned, which this keeps; a gate outside would get none.
+        its interval. QR's gradient needs R well conditioned, which this keeps; a gate outside would get none. (A
+        contraction's write needs none of it: see `_contractions`.)
 
         Raises:
             TrainingDivergedError: a parameter is not finite.
@@ -252,8 +288,9 @@ class Backbone(nn.Module):
                     where=name,
                     next_step="lower lr_backbone, or clip harder",
                 )
-        if self.config.frames == "learnt":
-            for frames in [*self.frames_in.values(), *self.frames_out.values()]:
+        if self.config.frames in ("contraction", "learnt"):
+            writes = self.frames_out.values() if self.config.frames == "learnt" else ()
+            for frames in [*self.frames_in.values(), *writes]:
                 local = _local(frames)
                 if local.numel():
                     local.copy_(_orthonormal(local))
@@ -307,7 +344,7 @@ class Backbone(nn.Module):
                 inside.append(torch.linalg.matrix_norm(c, 2))
             return np.array([max(1.0 if s.d_out > self.config.directions else 0.0, v.item())
                              for s, v in zip(self.sites, inside, strict=True)])  # fmt: skip
-        scale = (self.effective_gate() * self.config.strength * self.norms).abs().cpu().double().numpy()
+        scale = self.allowed().cpu().double().numpy()
         norms = np.array([_product_norm(le, r) for le, r in zip(left, right, strict=True)])
         return np.divide(norms, scale, out=np.zeros_like(norms), where=scale > 0)
 
@@ -324,6 +361,9 @@ class Backbone(nn.Module):
         change = gate.abs() * size
         if self.config.frames == "lora":
             change = torch.from_numpy(self.operator_norms()).to(change)
+        if self.config.frames == "contraction":  # A's rows are orthonormal: ‖B K A‖₂ = ‖B K‖₂
+            change = (_norms(self().left) / self.norms).nan_to_num(0.0)
+            gate = change / self.config.strength  # how much of what it may add it does add
         columns = torch.stack([gate, sigma2, mixing, change], dim=-1).tolist()
         return tuple(
             SiteReport(name=s.name, layer=s.layer, gate=g, sigma2=s2, mixing=mix, relative_change=change)
@@ -419,6 +459,13 @@ def _orthonormal(x: Tensor) -> Tensor:
     q, r = torch.linalg.qr(x)
     diagonal = torch.diagonal(r, dim1=-2, dim2=-1)
     return q * torch.where(diagonal < 0, -1.0, 1.0).to(q).unsqueeze(-2)
+
+
+@torch.no_grad()
+def _norms(tall: list[Tensor]) -> Tensor:
+    """‖X‖₂ [S] of each [d, n] with small n, in one batched call: the root of XᵀX's largest eigenvalue."""
+    grams = torch.stack([x.mT @ x for x in tall])
+    return torch.linalg.eigvalsh(grams)[:, -1].clamp(min=0).sqrt()
 
 
 def _product_norm(left: Tensor, right: Tensor) -> float:

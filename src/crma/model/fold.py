@@ -15,7 +15,7 @@ from torch import nn
 from crma.model.adapters import Weights
 from crma.model.backbone import Backbone, dense_weight
 
-__all__ = ["Factors", "absorb", "factors", "fold", "folded_rank"]
+__all__ = ["Factors", "absorb", "blend", "factors", "fold", "folded_rank"]
 
 # A backbone as ordinary linear maps: site name -> (left [d, n], reads [n, i]), ΔW = left @ reads, float32.
 Factors = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -61,26 +61,44 @@ def fold(model: nn.Module, backbone: Backbone | None, weights: Weights, scaling:
     return folded
 
 
-def absorb(weights: Weights, scaling: float, gone: Factors, come: Factors) -> Weights:
-    """The LoRA of the same rank that answers under the backbone `come` most nearly as `weights` do under `gone`.
+def absorb(weights: Weights, scaling: float, gone: Factors, come: Factors, *, follow: float = 0.0) -> Weights:
+    """The LoRA of the same rank that answers under the backbone `come` most nearly as `weights` do `follow` of the way
+    from `gone` to it: 0 answers as under `gone`, 1 leaves the LoRA as it is.
 
-    At each site the best approximation, in the Frobenius norm, of scaling·B A + gone − come by a matrix of A's rank:
-    its leading singular triplets (Eckart and Young, 1936), found from the triangular factors, never forming a d × i
-    matrix. Where the backbone moved by less than the rank left free, the answer is exact. No data is needed.
+    At each site the best approximation, in the Frobenius norm, of scaling·B A + (1 − follow)(gone − come) by a matrix
+    of A's rank: its leading singular triplets, found from the triangular factors, never forming a d × i matrix. Where
+    what is needed has no higher rank, the answer is exact. No data is needed.
     """
-    moved: Weights = dict(weights)
+    made: Weights = dict(weights)
     for target, (left_gone, reads_gone) in gone.items():
         left_come, reads_come = come[target]
         a, b = weights[target]
-        left = np.concatenate([scaling * b, left_gone, -left_come], axis=1).astype(np.float64)
-        right = np.concatenate([a, reads_gone, reads_come], axis=0).astype(np.float64)
-        q_left, r_left = np.linalg.qr(left)
-        q_right, r_right = np.linalg.qr(right.T)
-        u, s, v = np.linalg.svd(r_left @ r_right.T)
-        k = min(a.shape[0], len(s))  # a site narrower than the rank leaves the other directions empty
-        root = np.sqrt(s[:k])  # shared between both sides, as training keeps them of one size
-        new_a, new_b = np.zeros(a.shape, dtype=np.float32), np.zeros(b.shape, dtype=np.float32)
-        new_a[:k] = (v[:k] * root[:, None]) @ q_right.T
-        new_b[:, :k] = q_left @ (u[:, :k] * root) / scaling
-        moved[target] = (new_a, new_b)
-    return moved
+        part = 1.0 - follow
+        left = np.concatenate([scaling * b, part * left_gone, -part * left_come], axis=1)
+        made[target] = _nearest(left, np.concatenate([a, reads_gone, reads_come], axis=0), a.shape[0], scaling)
+    return made
+
+
+def blend(weights: Weights, towards: Weights, share: float) -> Weights:
+    """The LoRA of the rank of `weights` nearest, in the Frobenius norm, to the point `share` of the way to another of
+    the same scaling: an average of what they add to the base, not of their factors."""
+    made: Weights = {}
+    for target, (a, b) in weights.items():
+        other_a, other_b = towards[target]
+        left = np.concatenate([(1.0 - share) * b, share * other_b], axis=1)
+        made[target] = _nearest(left, np.concatenate([a, other_a], axis=0), a.shape[0], 1.0)
+    return made
+
+
+def _nearest(left: np.ndarray, right: np.ndarray, rank: int, scaling: float) -> tuple[np.ndarray, np.ndarray]:
+    """(A [rank, i], B [d, rank]) with scaling·B A nearest to left [d, k] @ right [k, i] (Eckart and Young, 1936)."""
+    q_left, r_left = np.linalg.qr(left.astype(np.float64))
+    q_right, r_right = np.linalg.qr(right.T.astype(np.float64))
+    u, s, v = np.linalg.svd(r_left @ r_right.T)
+    k = min(rank, len(s))  # a site narrower than the rank leaves the other directions empty
+    root = np.sqrt(s[:k])  # shared between both sides, as training keeps them of one size
+    a = np.zeros((rank, right.shape[1]), dtype=np.float32)
+    b = np.zeros((left.shape[0], rank), dtype=np.float32)
+    a[:k] = (v[:k] * root[:, None]) @ q_right.T
+    b[:, :k] = q_left @ (u[:, :k] * root) / scaling
+    return a, b

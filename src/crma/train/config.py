@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from crma.model.adapters import AdapterConfig
 from crma.train.loop import LoopConfig
@@ -33,7 +34,7 @@ class LearnConfig(BaseModel):
     warm_start: bool = Field(
         default=False, description="the LoRA begins as the earlier one that fits the new rows best"
     )
-    propose: float = Field(default=0.75, ge=0, le=1, description="share of the steps in which the backbone learns too")
+    propose: float = Field(default=1.0, ge=0, le=1, description="share of the steps in which the backbone learns too")
     verify: bool = Field(default=True, description="move the backbone only as far as `budget` allows")
     budget: float = Field(
         default=0.005,
@@ -41,14 +42,22 @@ class LearnConfig(BaseModel):
         description="relative validation loss a domain may lose under the newest backbone, all of them on average a "
         "fifth of it; one that loses any stays pinned to the backbone it was verified on",
     )
-    absorb: bool = Field(
-        default=True, description="earlier LoRAs take over, data-free, what a moved backbone would harm under them"
+    follow: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        default=(0.0, 0.25, 0.5, 1.0),
+        min_length=1,
+        description="shares of the backbone's movement in which an earlier domain may take part, tried on its "
+        "validation rows: 0 stays as it is served now, 1 goes all the way with its LoRA as it is; in between its LoRA "
+        "is fitted to the rest, data-free",
     )
-    absorb_always: bool = Field(default=False, description="also where the move does them no harm")
     tolerance: float = Field(default=0.0, ge=0, description="relative validation loss that is not called worse")
     keep_rows: bool = Field(default=True, description="keep validation and test rows; without them it stays pinned")
     checkpoint_every: int = Field(default=20, ge=1, description="steps between two checkpoints")
     loop: LoopConfig = LoopConfig()
+
+    @field_validator("follow")
+    @classmethod
+    def _in_order(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(sorted(set(shares)))
 
     @property
     def adapter(self) -> AdapterConfig:

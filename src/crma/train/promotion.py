@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["ON_AVERAGE", "SHARES", "Trial", "Verdict", "verify_proposal"]
+__all__ = ["ON_AVERAGE", "SHARES", "Trial", "Verdict", "furthest_follow", "verify_proposal"]
 
 ON_AVERAGE = "all on average"  # no domain can be called so: there are spaces in it
 _MEAN_SHARE = 0.2  # chosen, not measured: noise of single domains cancels in their mean, a drift does not
@@ -73,3 +73,30 @@ def verify_proposal(
         if refused is None:
             return Verdict(share=share, losses=losses, trials=tuple(trials))
     return Verdict(share=0.0, losses={}, trials=tuple(trials))
+
+
+def furthest_follow(
+    shares: Sequence[float], reference: float, loss_of: Callable[[float], float]
+) -> tuple[float, float]:
+    """How far an earlier domain follows the backbone: (share, its validation loss there).
+
+    Walks up the shares above 0 while the loss falls below what it was, at first `reference`. Where the first of them
+    already does harm it is the lowest of all: with 0, staying as it is served now.
+
+    Args:
+        shares: ascending.
+        reference: its validation loss with what it is served with now.
+        loss_of: share -> its validation loss.
+    """
+    best: tuple[float, float] | None = None
+    tried: dict[float, float] = {}
+    for share in shares:
+        if share > 0.0:
+            tried[share] = loss_of(share)
+            if not tried[share] < (reference if best is None else best[1]):
+                break
+            best = (share, tried[share])
+    if best is None:
+        lowest = shares[0]
+        best = (lowest, tried[lowest] if lowest in tried else loss_of(lowest))
+    return best
