@@ -1,8 +1,9 @@
-"""Learning one domain: propose, verify, commit (METHOD section 3), each step resumable.
+"""Learning one domain: propose, follow, verify, commit (after METHOD section 3), each step resumable.
 
-Propose: the domain's LoRA and the backbone learn together. Verify: the backbone moves as far as no earlier domain is
-worse on its own validation rows, whose LoRA first takes over what the move changes under it; the new LoRA takes over
-what the backbone may not keep. Commit: that LoRA learns on with the backbone held, and all is published at once.
+Propose: the domain's LoRA and the backbone learn together. Follow and verify: each earlier domain takes part in the
+move as far as its validation rows gain by it, its LoRA fitted to the rest, and the backbone moves as far as none of
+them loses more than a budget. The new LoRA takes over what the backbone may not keep. Commit: with `propose` below 1
+that LoRA learns on with the backbone held; all is published at once.
 """
 
 from __future__ import annotations

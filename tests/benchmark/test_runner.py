@@ -87,8 +87,19 @@ def test_what_is_there_is_not_made_again_and_not_overwritten(run):
     assert path.read_bytes() == before
     receipt = json.loads(before)  # as one from before a setting existed
     del receipt["config"]["learn"]["warm_start"]
+    receipt["config"]["learn"] |= {"propose": 0.5, "a_setting_that_is_gone": True}  # heeded by no run without backbone
     path.write_text(json.dumps(receipt))
     assert run("naive") == []
+
+
+def test_a_receipt_of_a_backbone_of_other_settings_is_not_taken_for_this_one(run):
+    (path,) = run("crma")
+    for change in ({"propose": 0.5}, {"a_setting_that_is_gone": True}):
+        receipt = json.loads(path.read_bytes())
+        receipt["config"]["learn"] |= change
+        path.write_text(json.dumps(receipt))
+        with pytest.raises(ConfigError, match="other settings"):
+            run("crma")
 
 
 class Killed(BaseException):

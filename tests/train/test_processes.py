@@ -29,6 +29,7 @@ from crma.train.processes import shard_base
 
 DRIVER = Path(__file__).with_name("two_domains.py")
 PRECISIONS = ("float32", "bfloat16")
+RUNS = (*PRECISIONS, "following")
 
 # The obvious CPU configurations silently run one process, or two that know nothing of each other: hence these, and
 # hence the first test looks at the number of processes.
@@ -93,7 +94,7 @@ def launch(out: Path, base: Path, config: str, environment: Mapping[str, str]) -
     }
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(settings)]
     with subprocess.Popen(
-        [*command, str(DRIVER), str(out), str(base), *PRECISIONS],
+        [*command, str(DRIVER), str(out), str(base), *RUNS],
         env=here,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -110,8 +111,8 @@ def launch(out: Path, base: Path, config: str, environment: Mapping[str, str]) -
 
 def read(out: Path, processes: int) -> dict[str, Run]:
     return {
-        p: Run(out / p, [json.loads((out / p / f"process{i}.json").read_text()) for i in range(processes)])
-        for p in PRECISIONS
+        r: Run(out / r, [json.loads((out / r / f"process{i}.json").read_text()) for i in range(processes)])
+        for r in RUNS
     }
 
 
@@ -120,7 +121,7 @@ def alone(toy_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     out = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRMA_CACHE", str(out / "cache"))
-        runpy.run_path(str(DRIVER))["main"](out, str(toy_base), PRECISIONS)
+        runpy.run_path(str(DRIVER))["main"](out, str(toy_base), RUNS)
     return read(out, 1)
 
 
@@ -170,9 +171,9 @@ def test_two_processes_learn_what_one_learns(alone, kind, request):
 @pytest.mark.parametrize("kind", ["data_parallel", "fsdp2"])
 def test_verified_promotion_decides_alike(alone, kind, request):
     one, two = alone["float32"], request.getfixturevalue(kind)["float32"]
-    assert [learnt["share"] for learnt in one.seen[0]["learnt"]] == [1.0, 0.25]  # or nothing was refused
+    assert [learnt["share"] for learnt in one.seen[0]["learnt"]] == [1.0, 0.5]  # or nothing was refused
     for process in two.seen:
-        assert [learnt["share"] for learnt in process["learnt"]] == [1.0, 0.25]
+        assert [learnt["share"] for learnt in process["learnt"]] == [1.0, 0.5]
         assert process["learnt"][1]["losses"] == two.seen[0]["learnt"][1]["losses"]  # all processes go by one number
         # The base has the same weights everywhere: shared work must give the same bits, not nearly the same.
         assert [x["loss_base"] for x in process["learnt"]] == [x["loss_base"] for x in one.seen[0]["learnt"]]
@@ -191,6 +192,19 @@ def test_two_processes_measure_route_and_answer_as_one(alone, kind, request):
             assert process["evaluation"][key] == pytest.approx(one["evaluation"][key], abs=1e-4)
         assert process["routes"] == one["routes"]
         assert process["replies"] == one["replies"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["data_parallel", "fsdp2"])
+def test_an_earlier_domain_follows_alike(alone, kind, request):
+    one, two = alone["following"], request.getfixturevalue(kind)["following"]
+    assert one.seen[0]["follow"] == [{}, {"fruit": 0.0}]  # or nothing was fitted
+    manifest = Stack.open(one.folder / "stack").manifest
+    fitted = manifest.domain("fruit").adapter
+    assert fitted != manifest.domain("fruit").adapter_learnt
+    for process in two.seen:
+        assert process["follow"] == one.seen[0]["follow"]
+    assert one.farthest(two, f"{fitted}/adapter_model.safetensors") <= 1e-4
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -26,15 +27,17 @@ from crma.train.config import LearnConfig
 from crma.train.loop import LoopConfig
 from crma.types import Example, Split
 
-# Rates at which the second domain's proposal makes the first one worse until it is cut to a quarter.
-# Nothing is absorbed and nothing may be lost, so that a part of the second proposal is refused.
+# Rates at which the second domain's proposal makes the first one worse until it is cut to a half.
+# Nobody follows and nothing may be lost, so that a part of the second proposal is refused.
 CONFIG = LearnConfig(
     follow=(1.0,),
     budget=0.0,
     propose=0.5,
-    epochs=4, batch_size=6, rank=2, lr=5e-3, lr_backbone=4e-2, lr_mixing=5e-2, max_length=96, checkpoint_every=4,
+    epochs=4, batch_size=6, rank=2, lr=5e-3, lr_backbone=2.5e-3, lr_mixing=5e-2, max_length=96, checkpoint_every=4,
     loop=LoopConfig(micro_batch_size=2),
 )  # fmt: skip
+# As users have it: the first domain follows the second one, its LoRA fitted to the rest.
+FOLLOWING = CONFIG.model_copy(update={"follow": LearnConfig().follow, "budget": 0.005, "propose": 1.0})
 BACKBONE = BackboneConfig(directions=4, strength=4.0)
 
 
@@ -68,7 +71,9 @@ def writes_below(folder: Path) -> list[str]:
     return found
 
 
-def teach(out: Path, base: str, precision: Precision, accelerator: Accelerator) -> dict[str, object]:
+def teach(
+    out: Path, base: str, precision: Precision, accelerator: Accelerator, config: LearnConfig = CONFIG
+) -> dict[str, object]:
     lines: list[dict[str, object]] = []
     model = ContinualModel.create(
         out / "stack",
@@ -79,7 +84,7 @@ def teach(out: Path, base: str, precision: Precision, accelerator: Accelerator) 
     )
     learnt = [
         model.learn(
-            name, split, CONFIG, on_event=lambda kind, value: lines.append(dict(value)) if kind == "step" else None
+            name, split, config, on_event=lambda kind, value: lines.append(dict(value)) if kind == "step" else None
         )
         for name, split in DOMAINS.items()
     ]
@@ -93,11 +98,13 @@ def teach(out: Path, base: str, precision: Precision, accelerator: Accelerator) 
         "learnt": [asdict(one) for one in learnt],
         "evaluation": asdict(model.evaluate()),
         "routes": [r.domain for r in model.route([f"What is the colour of {s} 1?" for s in ("fruit", "stone")])],
+        "follow": [e["verdict"]["follow"] for e in model.stack.read_ledger() if e["kind"] == "learn"],
         "replies": [model.ask("The colour?", domain=d, max_new_tokens=4).text for d in ("fruit", "base")],
     }
 
 
-def main(out: Path, base: str, precisions: Sequence[Precision]) -> None:
+def main(out: Path, base: str, runs: Sequence[str]) -> None:
+    """Each run a precision of the base, or "following"."""
     torch.set_num_threads(1)
     if os.environ.get("CPU_FSDP"):
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
@@ -108,13 +115,15 @@ def main(out: Path, base: str, precisions: Sequence[Precision]) -> None:
         PartialState._prepare_backend = gloo
     accelerator = Accelerator()
     wrote = writes_below(out) if accelerator.num_processes > 1 else []  # a hook cannot be taken away again
-    for precision in precisions:
-        seen = teach(out / precision, base, precision, accelerator)
+    for run in runs:
+        following = run == "following"
+        precision = cast(Precision, "float32" if following else run)
+        seen = teach(out / run, base, precision, accelerator, FOLLOWING if following else CONFIG)
         name = f"process{accelerator.process_index}.json"
-        (out / precision / name).write_text(json.dumps({**seen, "wrote": [w for w in wrote if w != name]}))
+        (out / run / name).write_text(json.dumps({**seen, "wrote": [w for w in wrote if w != name]}))
     if accelerator.num_processes > 1:
         torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])  # pyright: ignore[reportArgumentType]
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

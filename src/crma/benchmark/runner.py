@@ -27,7 +27,7 @@ from crma.errors import ConfigError, DataError
 from crma.model.backbone import BackboneConfig
 from crma.model.base import load_tokenizer
 from crma.stack import files
-from crma.train.config import LearnConfig
+from crma.train.config import OF_THE_BACKBONE, LearnConfig
 
 __all__ = ["run_recipe"]
 
@@ -182,10 +182,13 @@ def _refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _normal(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that came after a receipt was written count as it ran: at their defaults."""
-    shape = settings["backbone"]
+    """Settings that came after a receipt was written count as it ran: at their defaults. What only a backbone heeds
+    says nothing about a run without one, nor does what no longer exists."""
+    shape, learn = settings["backbone"], dict(settings["learn"])
+    if shape is None and settings["condition"]["learner"] != "copies":
+        learn = {k: v for k, v in learn.items() if k in LearnConfig.model_fields and k not in OF_THE_BACKBONE}
     return {
-        "learn": LearnConfig(**settings["learn"]),
+        "learn": LearnConfig(**learn) if learn.keys() <= LearnConfig.model_fields.keys() else learn,
         "backbone": BackboneConfig(**shape) if shape else None,
         "condition": dict(settings["condition"]),
     }

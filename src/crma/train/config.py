@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from crma.model.adapters import AdapterConfig
 from crma.train.loop import LoopConfig
 
-__all__ = ["LearnConfig", "derived_seed"]
+__all__ = ["OF_THE_BACKBONE", "LearnConfig", "derived_seed"]
+
+# Settings that do nothing where there is no backbone.
+OF_THE_BACKBONE = frozenset({"lr_backbone", "lr_mixing", "propose", "verify", "budget", "follow", "tolerance"})
 
 
 class LearnConfig(BaseModel):
