@@ -267,6 +267,29 @@ def test_the_strength_is_what_a_contraction_may_add(strength: float):
     assert backbone.allowed().tolist() == pytest.approx([strength * w for w in backbone.norms.tolist()])
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0])
+@torch.no_grad()
+def test_a_contraction_is_the_map_its_formula_says(size: float):
+    """W + ρ ‖W‖₂ · B K A from the stored numbers by NumPy's QR and SVD, B cut where it has to be."""
+    model, backbone = attached("contraction", 4, dtype=torch.float64, hidden=64)
+    opened(backbone, size=size)
+    huge_logits(backbone)
+    n, widths = 4, {s.d_in for s in backbone.sites}
+    members = {w: [i for i, s in enumerate(backbone.sites) if s.d_in == w] for w in widths}
+    mixing = backbone.mixing().double().numpy()
+    ks = 0.5 * (mixing[:, :n, :n] - mixing[:, :n, n:] - mixing[:, n:, :n] + mixing[:, n:, n:])
+    k0 = (math.exp(3) - 1) / (math.exp(3) + 2 * n - 1)
+    for index, ((w, changed), site) in enumerate(zip(observed(model, backbone), backbone.sites, strict=True)):
+        reads = backbone.frames_in[str(site.d_in)][members[site.d_in].index(index)].double().numpy()
+        q, r = np.linalg.qr(reads)
+        a = (q * np.sign(np.diag(r))).T
+        limit = 0.5 * backbone.norms[index].item()
+        b = 2 / k0 * backbone.frames_out[str(site.d_out)][index].double().numpy()
+        assert (norm(b) > limit) == (size == 1.0)
+        delta = b * min(1.0, limit / norm(b)) @ ks[index] @ a
+        np.testing.assert_allclose(changed - w, delta, rtol=0, atol=1e-6 * norm(b) if size < 1 else 1e-6 * limit)
+
+
 @torch.no_grad()
 def test_a_contraction_under_its_limit_is_not_touched():
     """ΔW is linear in B until ‖B‖₂ is 1, and from there on stays where it is, however long B grows."""
@@ -758,7 +781,7 @@ def test_gradients_are_the_slopes_of_the_loss(form: str):
 
 
 def first_gradient(form: str, c: float, n: int, **changes: Any) -> Tensor:
-    """∂loss/∂B [S, d, 4] at the start, of the first 4 directions: with A = [I, 0] the same reads whatever n and form."""
+    """∂loss/∂B [S, d, 4] at the start, of the first 4 directions: with A = [I, 0] always the same reads."""
     model, backbone = attached(form, n, dtype=torch.float64, diagonal=c, **changes)
     with torch.no_grad():
         backbone.logits.copy_((c * torch.eye(2 * n)).expand_as(backbone.logits))

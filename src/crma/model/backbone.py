@@ -59,7 +59,7 @@ class BackboneConfig(BaseModel):
     directions: int = Field(default=16, ge=1, le=512, description="n, the directions a site reads, mixes and writes")
     strength: float = Field(default=0.5, gt=0, le=4, description="ρ: ‖ΔW‖₂ ≤ ρ ‖W‖₂ (not of the light form)")
     mixing: Literal["doubly-stochastic", "row-stochastic", "free", "none"] = "doubly-stochastic"
-    diagonal: float = Field(default=3.0, description="c: the logits start at c·I; 8 leaves almost no gradient")
+    diagonal: float = Field(default=3.0, gt=0, le=80, description="c: the logits start at c·I")
     sweeps: int = Field(default=5, ge=1, le=50, description="Sinkhorn sweeps before the exact rounding")
     seed: int = 0
 
@@ -128,8 +128,9 @@ class Backbone(nn.Module):
             for value in self.frames_out.values():
                 value.data.zero_()
         noise = 0.01 * torch.randn(len(sites), 2 * n, 2 * n, generator=generator)
-        self.logits = nn.Parameter(config.diagonal * torch.eye(2 * n) + noise)
-        self.gate = nn.Parameter(torch.zeros(len(sites)))
+        mixes = config.mixing != "none" and config.frames != "lora"
+        self.logits = nn.Parameter(config.diagonal * torch.eye(2 * n) + noise, mixes)
+        self.gate = nn.Parameter(torch.zeros(len(sites)), self._gated)
         self.register_buffer("norms", torch.ones(len(sites)))
 
     # --- the map -----------------------------------------------------------------------------------------------
@@ -464,8 +465,11 @@ def _orthonormal(x: Tensor) -> Tensor:
 @torch.no_grad()
 def _norms(tall: list[Tensor]) -> Tensor:
     """‖X‖₂ [S] of each [d, n] with small n, in one batched call: the root of XᵀX's largest eigenvalue."""
-    grams = torch.stack([x.mT @ x for x in tall])
-    return torch.linalg.eigvalsh(grams)[:, -1].clamp(min=0).sqrt()
+    largest = torch.stack([x.abs().amax() for x in tall])
+    safe = torch.where(largest > 0, largest, 1.0)  # squares of numbers near 1 neither overflow nor vanish
+    scaled = [x / s for x, s in zip(tall, safe.unbind(), strict=True)]
+    grams = torch.stack([x.mT @ x for x in scaled])
+    return torch.linalg.eigvalsh(grams)[:, -1].clamp(min=0).sqrt() * safe
 
 
 def _product_norm(left: Tensor, right: Tensor) -> float:
