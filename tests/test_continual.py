@@ -16,7 +16,7 @@ from crma.errors import BaseMismatchError, ConfigError, DataError, StackLockedEr
 from crma.stack.stack import Stack
 from crma.types import Example, Message, Split
 
-CONFIG = LearnConfig(epochs=2, rank=4, max_length=160, lr=5e-3, lr_backbone=5e-3, lr_mixing=5e-2)
+CONFIG = LearnConfig(propose=0.75, epochs=2, rank=4, max_length=160, lr=5e-3, lr_backbone=5e-3, lr_mixing=5e-2)
 SMALL = BackboneConfig(directions=4)
 
 
@@ -24,7 +24,7 @@ def world(name: str) -> Split:
     return make_world(name, entities=2).split
 
 
-def learnt(path: Path, base: Path, *, frames: str | None = "learnt", names=("medicine", "law")) -> ContinualModel:
+def learnt(path: Path, base: Path, *, frames: str | None = "contraction", names=("medicine", "law")) -> ContinualModel:
     backbone = SMALL.model_copy(update={"frames": frames}) if frames else None
     model = ContinualModel.create(path, base=str(base), backbone=backbone)
     for name in names:
@@ -184,7 +184,7 @@ def test_without_kept_rows_a_domain_stays_pinned(tmp_path: Path, toy_base: Path)
         model.evaluate()
 
 
-@pytest.mark.parametrize("frames", ["learnt", "light", None])
+@pytest.mark.parametrize("frames", ["contraction", "learnt", "light", None])
 def test_the_export_is_one_plain_lora_that_answers_like_the_stack(tmp_path: Path, toy_base: Path, frames: str | None):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -282,7 +282,7 @@ def test_a_split_without_training_rows_is_refused(taught: ContinualModel):
         taught.learn("none", Split(train=(), validation=(), test=(Example.of("a", "b"),)), CONFIG)
 
 
-@pytest.mark.parametrize("frames", ["learnt", None])
+@pytest.mark.parametrize("frames", ["contraction", None])
 def test_a_warm_start_begins_as_the_nearest_lora_and_leaves_it_alone(
     tmp_path: Path, toy_base: Path, frames: str | None
 ):

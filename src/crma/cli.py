@@ -239,7 +239,7 @@ def learn(
         typer.Option(help="What a new stack holds its base in; 4bit needs bitsandbytes."),
     ] = None,
     keep_rows: Annotated[bool, typer.Option(help="Keep validation and test rows in the stack.")] = True,
-    verify: Annotated[bool, typer.Option(help="Move the backbone only as far as no earlier domain is worse.")] = True,
+    verify: Annotated[bool, typer.Option(help="Move the backbone only as far as earlier domains allow.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Learn one more domain. A new stack is made where there is none; a killed run goes on when called again."""

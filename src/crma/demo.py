@@ -81,9 +81,10 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
         batch_size=3,
         max_length=128,
         seed=seed,
-        # The settings its sizes were chosen at (LOG.md), before absorbing and budgets were the default.
+        # The settings its sizes were chosen at (LOG.md), before following, budgets and contractions were the default.
         propose=0.5,
         follow=(1.0,),
+        absorb=False,
         budget=0.0,
     )
     asked = [(name, e) for name in DOMAINS for e in worlds[name].test]
@@ -91,7 +92,7 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
     clock = _Clock(say, work=2 * len(DOMAINS) * steps + _ASKING * (2 * len(DOMAINS) + 2))
 
     clock(f"the base model: {base} (the first time it is converted, half a minute)")
-    shape = BackboneConfig(seed=seed)
+    shape = BackboneConfig(frames="learnt", seed=seed)
     model = ContinualModel.create(folder, base=base, backbone=shape)
     clock.ready()
     untouched = [

@@ -120,9 +120,10 @@ class Learning:
         if self.served.backbone is not None and old is not None:
             if proposing:
                 self._phase("propose", train_rows, plan, range(proposing), session)
+            self.served.backbone.cut_()  # or a share of the way would be taken between numbers that do nothing
             proposed = self.served.backbone.state()
             verdict = self._verify(old, proposed, session)
-            refused = self.config.follow[0] < 1.0 and verdict.share < 1.0
+            refused = self.config.absorb and verdict.share < 1.0
             if refused:
                 self.served.settle(old, proposed, 1.0)
                 reached = self.served.factors_now()
@@ -317,17 +318,18 @@ class Learning:
 
         followed: dict[str, float] = {}
         moved: float | None = None  # the share that is in the model: all domains are asked about one before the next
+        now: Factors = {}
 
         def loss_of(earlier: str, share: float) -> float:
-            """The lowest it comes to by following the backbone that far, or not at all."""
-            nonlocal moved
+            """What it comes to by following the backbone as far as that helps."""
+            nonlocal moved, now
             if moved != share:
                 self.served.settle(old, proposed, share)
-                moved = share
+                moved, now = share, self.served.factors_now()
             rows = self.served.kept(earlier, "validation")
 
             def under(follow: float) -> float:
-                self.served.place(earlier, self.served.absorbed(earlier, follow))
+                self.served.place(earlier, self.served.absorbed(earlier, follow, now))
                 return self._loss(rows)
 
             followed[earlier], loss = furthest_follow(self.config.follow, references[earlier], under)
@@ -484,7 +486,9 @@ class Learning:
     def _fitted(self, session: Session) -> dict[str, Weights]:
         """The earlier LoRAs that are served fitted to the backbone as it stands now; computed, not remembered."""
         followed: Mapping[str, float] = session.get("verdict")["follow"]
-        return {d: self.served.absorbed(d, share) for d, share in followed.items() if share < 1.0}
+        now, others = self.served.factors_now(), min(self.config.follow)  # of those without validation rows
+        shares = {d.name: followed.get(d.name, others) for d in self.served.stack.manifest.domains if d.rows_kept}
+        return {d: self.served.absorbed(d, share, now) for d, share in shares.items() if share < 1.0}
 
     def _write_fitted(self, tx: Transaction, record: DomainRecord, fitted: Mapping[str, Weights]) -> DomainRecord:
         """Its LoRA as it was learnt stays beside the one it is served with."""

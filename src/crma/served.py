@@ -127,8 +127,8 @@ class ServedStack:
     def serving(self, domain: str | None, *, snapshot: str | None = None, use_backbone: bool = True) -> Iterator[None]:
         """The model as `domain` is answered: its LoRA and the snapshot it is pinned to.
 
-        `snapshot`: another one; the LoRA then takes over the way to it from the one it is pinned to, all of it but for
-        the smallest share it was learnt to `follow`.
+        `snapshot`: another one; the LoRA then takes over the way to it from the one it is pinned to, but for the
+        smallest share that `follow` allowed when that one was made.
         """
         if domain is None:
             with self.untouched():
@@ -142,7 +142,9 @@ class ServedStack:
         elif chosen == record.snapshot_learnt:
             self.place(domain, self._stored(record.adapter_learnt or record.adapter))
         else:
-            self.place(domain, self.absorbed(domain, LearnConfig(**record.config).follow[0]))
+            maker = self.stack.manifest.snapshot(chosen).domain if chosen else domain
+            by = next((d for d in self.stack.manifest.domains if d.name == maker), record)  # it may be forgotten
+            self.place(domain, self.absorbed(domain, min(LearnConfig(**by.config).follow)))
         if use_backbone:
             yield
             return
@@ -178,8 +180,8 @@ class ServedStack:
         self._placed[domain] = folder
         self.adapters.activate(domain)
 
-    def absorbed(self, domain: str, follow: float) -> Weights:
-        """A committed domain's LoRA, as it is served, fitted to the backbone as it stands now (`crma.model.fold`).
+    def absorbed(self, domain: str, follow: float, now: Factors | None = None) -> Weights:
+        """A committed domain's LoRA, as it is served, fitted to the backbone as it stands `now` (`crma.model.fold`).
 
         From what it is served with, not from what it was learnt as: where a move helped it, that help is kept.
         """
@@ -188,7 +190,9 @@ class ServedStack:
         if self.backbone is None or follow == 1.0:
             return weights
         scaling = LearnConfig(**record.config).adapter.scaling
-        return absorb(weights, scaling, self.factors_of(record.snapshot_pinned), self.factors_now(), follow=follow)
+        return absorb(
+            weights, scaling, self.factors_of(record.snapshot_pinned), now or self.factors_now(), follow=follow
+        )
 
     def factors_now(self) -> Factors:
         assert self.backbone is not None

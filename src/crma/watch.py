@@ -78,7 +78,7 @@ class Watch:
         table.add_row("speed", f"{v['tokens'] / v['seconds']:.0f} tokens/s")
         if sites := v.get("sites"):
             table.add_row("σ₂(M) by site", _spark([s["sigma2"] for s in sites]))
-            table.add_row("gate by site", _spark([abs(s["gate"]) for s in sites]))
+            table.add_row("open, by site", _spark([abs(s["gate"]) for s in sites]))
             changes = [s["relative_change"] for s in sites]
             table.add_row("‖ΔW‖₂/‖W‖₂", f"max {max(changes):.4f}  {_spark(changes)}")
         return table

@@ -87,7 +87,7 @@ def test_what_is_there_is_not_made_again_and_not_overwritten(run):
     assert path.read_bytes() == before
     receipt = json.loads(before)  # as one from before a setting existed
     del receipt["config"]["learn"]["warm_start"]
-    receipt["config"]["learn"] |= {"propose": 0.5, "a_setting_that_is_gone": True}  # heeded by no run without backbone
+    receipt["config"]["learn"] |= {"propose": 0.5, "absorb_always": True}  # heeded by no run without backbone
     path.write_text(json.dumps(receipt))
     assert run("naive") == []
 
@@ -106,7 +106,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("condition", ["naive", "crma"])
+@pytest.mark.parametrize("condition", ["naive", "copies-follow", "crma"])
 def test_a_run_killed_between_two_domains_learns_only_the_rest(run, tmp_path, condition):
     def kill(kind, value):
         if kind == "domain" and value["number"] == 2:

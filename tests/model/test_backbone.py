@@ -882,3 +882,18 @@ def test_the_same_seed_gives_the_same_backbone():
     assert all(np.array_equal(one[k], two[k]) for k in one)
     assert not np.array_equal(one["logits"], other["logits"])
     assert not np.array_equal(one["frames_in.32"], other["frames_in.32"])
+
+
+@torch.no_grad()
+def test_half_of_a_move_far_beyond_the_limit_is_half_of_it():
+    """What the forward cuts off does nothing; without `cut_` a half of it would be cut to nearly the whole move."""
+    _, backbone = attached("contraction")
+    old = backbone.state()
+    for value in backbone.frames_out.values():
+        value.copy_(1e4 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0)))
+    before = [x.clone() for x in backbone().left]
+    whole = distance(backbone, old, backbone.state())
+    backbone.cut_()
+    assert all(torch.allclose(x, y, rtol=1e-5) for x, y in zip(backbone().left, before, strict=True))
+    half = distance(backbone, old, interpolate(old, backbone.state(), 0.5))
+    assert half == pytest.approx(whole / 2, rel=1e-4)

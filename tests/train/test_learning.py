@@ -15,6 +15,7 @@ from crma.types import Example, Split
 # Rates at which a second domain's backbone makes the first one worse.
 ROUGH = LearnConfig(
     follow=(1.0,),
+    absorb=False,
     budget=0.0,
     propose=0.5,
     epochs=4,

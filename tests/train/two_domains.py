@@ -31,6 +31,7 @@ from crma.types import Example, Split
 # Nobody follows and nothing may be lost, so that a part of the second proposal is refused.
 CONFIG = LearnConfig(
     follow=(1.0,),
+    absorb=False,
     budget=0.0,
     propose=0.5,
     epochs=4, batch_size=6, rank=2, lr=5e-3, lr_backbone=2.5e-3, lr_mixing=5e-2, max_length=96, checkpoint_every=4,

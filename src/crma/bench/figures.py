@@ -77,7 +77,7 @@ class SpectralStep:
     domain: str
     gap: float | None  # sqrt(max row sum · max column sum) − 1 ≥ ‖M‖₂ − 1, in float64, the worst site's
     worst_operator_norm: float | None  # ‖B K A‖₂
-    gate: float | None  # mean |g| over sites
+    gate: float | None  # how far open the sites are, mean: |g|, or ‖ΔW‖₂ / (ρ ‖W‖₂)
     sigma2: float | None  # mean σ₂(M) over sites
     relative_change: float | None  # ‖ΔW‖₂ / ‖W‖₂, the largest
 
@@ -349,7 +349,7 @@ def spectral_figure(runs: Sequence[Run]) -> Figure:
             (
                 ("gap", "bound on ‖M‖₂, minus 1 (10⁻⁸)", 1e8, _TOLERANCE),
                 ("worst_operator_norm", "largest ‖B K A‖₂", 1.0, 1.0),
-                ("gate", "gate |g|, mean over sites", 1.0, None),
+                ("gate", "share of the allowed ‖ΔW‖₂ in use, mean over sites", 1.0, None),
                 ("sigma2", "σ₂(M), mean over sites", 1.0, None),
             ),
             strict=True,

@@ -39,8 +39,8 @@ class Condition:
         return BackboneConfig(**{"directions": plan.directions, "seed": seed, **self.backbone})
 
 
-def _crma(name: str, says: str, **backbone: Any) -> Condition:
-    return Condition(name=name, says=says, learner="stack", rank="adapter", backbone=backbone)
+def _crma(name: str, says: str, *, learn: Mapping[str, Any] | None = None, **backbone: Any) -> Condition:
+    return Condition(name=name, says=says, learner="stack", rank="adapter", backbone=backbone, learn=learn or {})
 
 
 CONDITIONS: Mapping[str, Condition] = {
@@ -66,22 +66,8 @@ CONDITIONS: Mapping[str, Condition] = {
             learn={"warm_start": True},
         ),
         _crma("crma", "shared bounded backbone, a LoRA a domain, verified promotion"),
-        Condition(
-            name="as-it-is",
-            says="crma, earlier LoRAs left as they are when the backbone moves",
-            learner="stack",
-            rank="adapter",
-            backbone={},
-            learn={"follow": (1.0,)},
-        ),
-        Condition(
-            name="stay",
-            says="crma, earlier domains take no part in the backbone's movement",
-            learner="stack",
-            rank="adapter",
-            backbone={},
-            learn={"follow": (0.0,)},
-        ),
+        _crma("as-it-is", "crma, earlier LoRAs left as they are when the backbone moves", learn={"follow": (1.0,)}),
+        _crma("stay", "crma, earlier domains take no part in the backbone's movement", learn={"follow": (0.0,)}),
         _crma(
             "gated",
             "the first form of the backbone: orthonormal writes behind a gate that starts at 0",
@@ -92,14 +78,7 @@ CONDITIONS: Mapping[str, Condition] = {
         _crma("row-stochastic", "rows of M sum to 1, columns need not", mixing="row-stochastic"),
         _crma("no-mixing", "M = I", mixing="none"),
         _crma("light", "fixed frames: only mixing and gates learn", frames="light", directions=32),
-        Condition(
-            name="crma-warm",
-            says="crma, each LoRA begun as the nearest earlier one",
-            learner="stack",
-            rank="adapter",
-            backbone={},
-            learn={"warm_start": True},
-        ),
+        _crma("crma-warm", "crma, each LoRA begun as the nearest earlier one", learn={"warm_start": True}),
         Condition(
             name="reset",
             says="crma with a new backbone at each domain: its capacity without its transfer",

@@ -353,7 +353,6 @@ def _with_copies(run: Run) -> Outcome:
             copy = last
             if domain != lesson:
                 own = from_file(files.read_tensors(run.folder / f"{t - 1}-{domain}.safetensors"))
-
                 under = partial(_blended_loss, one, held_out[domain], own, last)
                 share, _ = furthest_follow(run.config.follow, under(0.0), under)
                 copy = blend(own, last, share)

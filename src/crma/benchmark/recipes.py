@@ -158,8 +158,8 @@ def recipe_named(name: str, *, lr: float | None = None, base: str | None = None)
     """A recipe, or the same with one thing changed and receipts of its own.
 
     Args:
-        lr: another learning rate of the LoRA, the backbone's rates scaled alike: a point of the grid that rates are
-            chosen from ("small-lr0.001").
+        lr: another learning rate of the LoRA, the backbone's rates scaled alike, for every condition: a point of the
+            grid that rates are chosen from ("small-lr0.001").
         base: another base model ("small-gemma3-270m"); the rank of the control is matched to its shapes.
     """
     if name not in RECIPES:
@@ -174,7 +174,9 @@ def recipe_named(name: str, *, lr: float | None = None, base: str | None = None)
         short = re.sub(r"[^A-Za-z0-9.-]+", "-", base.rstrip("/").rsplit("/", 1)[-1])
         recipe = replace(recipe, name=f"{recipe.name}-{short}", base=base, streams=streams)
     if lr is not None:
-        streams = {stream: replace(plan, learn=_at_rate(plan.learn, lr)) for stream, plan in recipe.streams.items()}
+        streams = {
+            stream: replace(plan, learn=_at_rate(plan.learn, lr), rates={}) for stream, plan in recipe.streams.items()
+        }
         recipe = replace(recipe, name=f"{recipe.name}-lr{lr:g}", streams=streams)
     return recipe
 

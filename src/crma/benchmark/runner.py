@@ -181,12 +181,16 @@ def _refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
+_GONE = frozenset({"absorb_always"})  # a setting of the backbone that receipts still name
+
+
 def _normal(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that came after a receipt was written count as it ran: at their defaults. What only a backbone heeds
-    says nothing about a run without one, nor does what no longer exists."""
+    says nothing about a run without one."""
     shape, learn = settings["backbone"], dict(settings["learn"])
-    if shape is None and settings["condition"]["learner"] != "copies":
-        learn = {k: v for k, v in learn.items() if k in LearnConfig.model_fields and k not in OF_THE_BACKBONE}
+    if shape is None:
+        heeded = {"follow"} if settings["condition"]["learner"] == "copies" else set()
+        learn = {k: v for k, v in learn.items() if k not in (OF_THE_BACKBONE | _GONE) - heeded}
     return {
         "learn": LearnConfig(**learn) if learn.keys() <= LearnConfig.model_fields.keys() else learn,
         "backbone": BackboneConfig(**shape) if shape else None,

@@ -59,7 +59,7 @@ class BackboneConfig(BaseModel):
     directions: int = Field(default=16, ge=1, le=512, description="n, the directions a site reads, mixes and writes")
     strength: float = Field(default=0.5, gt=0, le=4, description="ρ: ‖ΔW‖₂ ≤ ρ ‖W‖₂ (not of the light form)")
     mixing: Literal["doubly-stochastic", "row-stochastic", "free", "none"] = "doubly-stochastic"
-    diagonal: float = Field(default=3.0, gt=0, le=80, description="c: the logits start at c·I")
+    diagonal: float = Field(default=3.0, ge=0.1, le=80, description="c: the logits start at c·I")
     sweeps: int = Field(default=5, ge=1, le=50, description="Sinkhorn sweeps before the exact rounding")
     seed: int = 0
 
@@ -82,7 +82,7 @@ class SiteReport:
 
     name: str
     layer: int
-    gate: float  # |g|, or where there is none ‖ΔW‖₂ / (ρ ‖W‖₂): how far open the site is, in [-1, 1]
+    gate: float  # g in [-1, 1], or where there is none ‖ΔW‖₂ / (ρ ‖W‖₂): how far open the site is
     sigma2: float  # σ₂(M)
     mixing: float  # ‖K − I‖₂
     relative_change: float  # ‖ΔW‖₂ / ‖W‖₂ (light: ‖C − I‖₂)
@@ -152,6 +152,10 @@ class Backbone(nn.Module):
         diagonal = math.exp(self.config.diagonal)
         return (diagonal - 1.0) / (diagonal + 2 * self.config.directions - 1.0)
 
+    @property
+    def _write_scale(self) -> float:
+        return _LORA_SCALE if self.config.mixing == "none" else _LORA_SCALE / self._first_mixing
+
     def effective_gate(self) -> Tensor:
         """g [S]; 1 in the forms without one. In [−1, 1] with learnt frames: with a gate that starts at 0 and may not
         turn negative, the half of the sites whose first gradient points down would never move (A, B and P get no
@@ -200,8 +204,7 @@ class Backbone(nn.Module):
         The factor that cuts counts as a constant in the gradient, which therefore never vanishes.
         """
         limits = self.allowed().unbind()
-        scale = _LORA_SCALE if self.config.mixing == "none" else _LORA_SCALE / self._first_mixing
-        writes = [scale * b for b in self._by_site(self.frames_out, self._out_groups, orthonormalise=False)]
+        writes = [self._write_scale * b for b in self._by_site(self.frames_out, self._out_groups, orthonormalise=False)]
         return [
             b * torch.where(norm > limit, limit / norm, 1.0)
             for b, norm, limit in zip(writes, _norms(writes).unbind(), limits, strict=True)
@@ -297,6 +300,15 @@ class Backbone(nn.Module):
                     local.copy_(_orthonormal(local))
         _local(self.gate).clamp_(self._gate_floor, 1.0)
 
+    @torch.no_grad()
+    def cut_(self) -> None:
+        """Write into a contraction's numbers what every forward cuts off, without changing the map: between two states
+        lies then what their maps are, and a later step starts at the limit. For a backbone that is not sharded."""
+        if self.config.frames == "contraction":
+            applied = [b / self._write_scale for b in self._contractions()]
+            for width, members in self._out_groups.items():
+                self.frames_out[str(width)].copy_(torch.stack([applied[s] for s in members]))
+
     def state(self) -> State:
         """All numbers as float32 arrays, copied."""
         return {name: _whole(value.detach()).float().cpu().numpy().copy() for name, value in self.state_dict().items()}
@@ -364,6 +376,7 @@ class Backbone(nn.Module):
             change = torch.from_numpy(self.operator_norms()).to(change)
         if self.config.frames == "contraction":  # A's rows are orthonormal: ‖B K A‖₂ = ‖B K‖₂
             change = (_norms(self().left) / self.norms).nan_to_num(0.0)
+        if not self._gated:
             gate = change / self.config.strength  # how much of what it may add it does add
         columns = torch.stack([gate, sigma2, mixing, change], dim=-1).tolist()
         return tuple(

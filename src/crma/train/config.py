@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from crma.model.adapters import AdapterConfig
 from crma.train.loop import LoopConfig
@@ -13,7 +13,9 @@ from crma.train.loop import LoopConfig
 __all__ = ["OF_THE_BACKBONE", "LearnConfig", "derived_seed"]
 
 # Settings that do nothing where there is no backbone.
-OF_THE_BACKBONE = frozenset({"lr_backbone", "lr_mixing", "propose", "verify", "budget", "follow", "tolerance"})
+OF_THE_BACKBONE = frozenset(
+    {"lr_backbone", "lr_mixing", "propose", "verify", "budget", "follow", "absorb", "tolerance"}
+)
 
 
 class LearnConfig(BaseModel):
@@ -24,7 +26,9 @@ class LearnConfig(BaseModel):
     epochs: float = Field(default=3.0, gt=0)
     lr: float = Field(default=1e-3, gt=0, le=1e3, description="of the domain's LoRA")
     lr_backbone: float = Field(default=1e-3, gt=0, le=1e3, description="of the backbone's frames")
-    lr_mixing: float = Field(default=1e-2, gt=0, le=1e3, description="of the backbone's mixing logits and gates")
+    lr_mixing: float = Field(
+        default=1e-2, gt=0, le=1e3, description="of the backbone's mixing logits (and gates, where it has them)"
+    )
     batch_size: int = Field(default=8, ge=1)
     rank: int = Field(default=8, ge=1, le=512)
     alpha: float | None = Field(default=None, gt=0, description="LoRA's alpha; None is 2 × rank")
@@ -49,13 +53,25 @@ class LearnConfig(BaseModel):
         default=(0.0, 0.25, 0.5, 1.0),
         min_length=1,
         description="shares of the backbone's movement in which an earlier domain may take part, tried on its "
-        "validation rows: 0 stays as it is served now, 1 goes all the way with its LoRA as it is; in between its LoRA "
-        "is fitted to the rest, data-free",
+        "validation rows: 1 goes all the way with its LoRA as it is; below that its LoRA is fitted, data-free, to take "
+        "over the rest, 0 all of it",
     )
+    absorb: bool = Field(default=True, description="the new LoRA takes over what the backbone was refused, data-free")
     tolerance: float = Field(default=0.0, ge=0, description="relative validation loss that is not called worse")
     keep_rows: bool = Field(default=True, description="keep validation and test rows; without them it stays pinned")
     checkpoint_every: int = Field(default=20, ge=1, description="steps between two checkpoints")
     loop: LoopConfig = LoopConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_once_written(cls, settings: Any) -> Any:
+        """Stacks of before `follow` say in two switches whether earlier LoRAs were fitted."""
+        if isinstance(settings, dict) and "absorb_always" in settings:
+            settings = dict(settings)
+            always = settings.pop("absorb_always")
+            fitted = (0.0,) if always else (0.0, 1.0)
+            settings.setdefault("follow", fitted if settings.get("absorb", True) else (1.0,))
+        return settings
 
     @field_validator("follow")
     @classmethod

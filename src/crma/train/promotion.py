@@ -80,23 +80,23 @@ def furthest_follow(
 ) -> tuple[float, float]:
     """How far an earlier domain follows the backbone: (share, its validation loss there).
 
-    Walks up the shares above 0 while the loss falls below what it was, at first `reference`. Where the first of them
-    already does harm it is the lowest of all: with 0, staying as it is served now.
+    Walks up the shares above 0 while the loss falls below what it was, at first `reference`, and asks no further: the
+    loss along the way is close to convex. Where the first of them already does harm, it is the lowest share of all,
+    whatever that costs: a domain that is not promoted is later found at that share too.
 
     Args:
-        shares: ascending.
         reference: its validation loss with what it is served with now.
         loss_of: share -> its validation loss.
     """
     best: tuple[float, float] | None = None
     tried: dict[float, float] = {}
-    for share in shares:
+    for share in sorted(shares):
         if share > 0.0:
             tried[share] = loss_of(share)
             if not tried[share] < (reference if best is None else best[1]):
                 break
             best = (share, tried[share])
     if best is None:
-        lowest = shares[0]
+        lowest = min(shares)
         best = (lowest, tried[lowest] if lowest in tried else loss_of(lowest))
     return best

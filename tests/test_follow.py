@@ -1,4 +1,4 @@
-"""When the backbone moves, earlier LoRAs take over what that changes under them; nothing learnt is lost by it."""
+"""When the backbone moves, earlier domains follow as far as they gain, their LoRAs fitted to the rest."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ def test_the_first_row_of_the_matrix_is_still_what_was_measured_then(taught: Con
     assert taught.evaluate().floating.rows[0][0] == pytest.approx(entry["test_loss_floating"]["medicine"], rel=1e-6)
 
 
-def test_absorbing_drifts_less_than_leaving_the_loras_as_they_are(
-    taught: ContinualModel, tmp_path: Path, toy_base: Path
-):
+def test_staying_drifts_less_than_leaving_the_loras_as_they_are(taught: ContinualModel, tmp_path: Path, toy_base: Path):
     left = learn(tmp_path / "left", toy_base, follow=(1.0,))
     head = taught.stack.manifest.head
 
@@ -99,21 +97,66 @@ def test_forgetting_takes_both_files(tmp_path: Path, toy_base: Path):
 def test_a_refused_share_of_the_proposal_goes_into_the_new_lora(tmp_path: Path, toy_base: Path):
     """With a reference that nothing can meet, the backbone stands still and the new domain still knows its lesson."""
 
-    def loss(follow: tuple[float, ...]) -> float:
-        model = ContinualModel.create(
-            tmp_path / str(follow[0]), base=str(toy_base), backbone=BackboneConfig(directions=4)
-        )
+    def loss(absorb: bool) -> float:
+        shape = BackboneConfig(directions=4)
+        model = ContinualModel.create(tmp_path / str(absorb), base=str(toy_base), backbone=shape)
         model.learn("medicine", make_world("medicine", entities=2).split, CONFIG)
         record = model.stack.manifest.domain("medicine")
         with model.stack.transaction() as tx:
             tx.update(domains=(record.model_copy(update={"validation_loss": 0.0}),))
         model.stack.refresh()
-        learnt = model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update={"follow": follow}))
+        learnt = model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update={"absorb": absorb}))
         assert learnt.share == 0.0
         assert learnt.loss_after is not None
         return learnt.loss_after
 
-    assert loss((0.0,)) < loss((1.0,))
+    assert loss(True) < loss(False)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_what_is_served_is_what_was_verified(tmp_path: Path, toy_base: Path, share: float):
+    """A domain that follows part of the way is served just so, also by who opens the stack anew."""
+    model = learn(tmp_path / "stack", toy_base, follow=(share,))
+    assert model.stack.read_ledger()[-1]["verdict"]["follow"] == {"medicine": share, "law": share}
+    for opened in (model, ContinualModel.from_pretrained(tmp_path / "stack")):
+        for name in ("medicine", "law"):
+            record = opened.stack.manifest.domain(name)
+            assert record.snapshot_pinned == opened.stack.manifest.head
+            with opened.serving(name):
+                verified = opened.score_rows(opened.kept(name, "validation")).loss
+                assert verified == pytest.approx(record.validation_loss, rel=1e-6)
+                assert opened.score_rows(opened.kept(name, "test")).loss == pytest.approx(record.loss_now, rel=1e-6)
+
+
+def test_following_further_is_another_answer(tmp_path: Path, toy_base: Path):
+    losses = [
+        learn(tmp_path / str(share), toy_base, follow=(share,)).stack.manifest.domain("medicine").validation_loss
+        for share in (0.0, 0.5, 1.0)
+    ]
+    assert len(set(losses)) == 3
+
+
+def test_one_that_is_not_promoted_is_found_floating_as_it_was_measured(tmp_path: Path, toy_base: Path):
+    """Its rows were learnt with other settings than those by which the backbone then moved."""
+    model = ContinualModel.create(tmp_path / "stack", base=str(toy_base), backbone=BackboneConfig(directions=4))
+    model.learn("medicine", make_world("medicine", entities=2).split, CONFIG)
+    known = model.stack.manifest.domain("medicine")
+    assert known.validation_loss is not None
+    with model.stack.transaction() as tx:  # so that it is no better under any backbone, within a wide budget
+        tx.update(domains=(known.model_copy(update={"validation_loss": known.validation_loss / 2}),))
+    model.stack.refresh()
+    refuses = CONFIG.model_copy(update={"follow": (0.5,), "tolerance": 0.0, "budget": 9.0})
+    model.learn("law", make_world("law", entities=2).split, refuses)
+    record = model.stack.manifest.domain("medicine")
+    assert record.snapshot_pinned == record.snapshot_learnt != model.stack.manifest.head
+    with model.serving("medicine", snapshot=model.stack.manifest.head):
+        assert model.score_rows(model.kept("medicine", "test")).loss == pytest.approx(record.loss_floating, rel=1e-6)
+
+
+def test_settings_of_before_following_are_still_read():
+    old = LearnConfig().model_dump(exclude={"follow"})
+    for absorb, always, follow in ((True, False, (0.0, 1.0)), (True, True, (0.0,)), (False, False, (1.0,))):
+        assert LearnConfig(**{**old, "absorb": absorb, "absorb_always": always}).follow == follow
 
 
 def test_a_lora_that_the_move_does_not_harm_stays_as_it_is(tmp_path: Path, toy_base: Path):
@@ -130,7 +173,7 @@ def test_a_lora_that_the_move_does_not_harm_stays_as_it_is(tmp_path: Path, toy_b
     assert (after.adapter, after.adapter_learnt) == (record.adapter, None)
 
 
-def test_without_absorbing_a_lora_stands_under_another_backbone_as_it_is(tmp_path: Path, toy_base: Path):
+def test_with_nothing_to_fit_a_lora_stands_under_another_backbone_as_it_is(tmp_path: Path, toy_base: Path):
     model = learn(tmp_path / "stack", toy_base, follow=(1.0,))
     record = model.stack.manifest.domain("medicine")
     with model.stack.transaction() as tx:  # as one that stays pinned
