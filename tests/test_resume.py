@@ -47,10 +47,11 @@ def learn(toy_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         assert process.stdin is not None
         assert process.stdout is not None
 
-        def ask(stack: Path, domain: str = "stones", kill: dict[str, Any] | None = None):
+        def ask(stack: Path, domain: str = "stones", kill: dict[str, Any] | None = None, following: bool = False):
             told = scratch / "told.json"
             told.write_text("[]")
             order = {"stack": str(stack), "base": str(toy_base), "domain": domain, "kill": kill, "told": str(told)}
+            order["following"] = following
             print(json.dumps(order), file=process.stdin, flush=True)
             answer = process.stdout.readline()  # pyright: ignore[reportOptionalMemberAccess]
             assert answer, Path(errors.name).read_text()[-4000:]
@@ -156,6 +157,24 @@ def test_killed_at_every_moment_in_turn(learn, first, whole, stack):
         check_sound(stack, first)
     assert learn(stack)[0] == 0
     check_finished(stack, whole)
+
+
+def test_an_earlier_domain_that_follows_ends_byte_for_byte_the_same(learn, first, stack, tmp_path):
+    whole = Path(shutil.copytree(first, tmp_path / "whole"))
+    assert learn(whole, following=True)[0] == 0
+    fruit = Stack.open(whole).manifest.domain("fruit")
+    assert fruit.adapter_learnt not in (None, fruit.adapter)  # or nothing was fitted
+    kills: tuple[dict[str, Any], ...] = (
+        {"event": "phase", "phase": "verify"},
+        {"event": "phase", "phase": "measure"},
+        {"audit": "os.rename", "ends": "manifest.json"},
+    )
+    for kill in kills:
+        assert learn(stack, kill=kill, following=True)[0] == -signal.SIGKILL
+        check_sound(stack, first)
+    assert learn(stack, following=True) == (0, [])  # every step was done before the first kill
+    assert contents(stack) == contents(whole)
+    assert records(stack) == records(whole)
 
 
 def test_killed_between_the_commit_and_the_end(learn, first, whole, stack):

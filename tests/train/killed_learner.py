@@ -1,8 +1,9 @@
 """Learn a toy's second domain in forked children, each killed (SIGKILL, by itself) at a moment named on stdin.
 
-One line of JSON a run: {"stack", "base", "domain", "kill", "told"}; `kill` is null, {"event", ...fields of it} or
-{"audit", "ends"} (an audit event of Python whose path ends so). A line of stdout says how the child ended. `told` gets
-the steps the child ran. Forking saves the seconds that importing torch takes; no parent ran a backward pass.
+One line of JSON a run: {"stack", "base", "domain", "kill", "told", "following"}; `kill` is null, {"event", ...fields
+of it} or {"audit", "ends"} (an audit event of Python whose path ends so). A line of stdout says how the child ended.
+`told` gets the steps the child ran. Forking saves the seconds that importing torch takes; no parent ran a backward
+pass.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from two_domains import BACKBONE, CONFIG, DOMAINS
+from two_domains import BACKBONE, CONFIG, DOMAINS, FOLLOWING
 
 from crma.continual import ContinualModel
 from crma.stack.stack import Stack
@@ -53,7 +54,9 @@ def learn(order: dict[str, Any]) -> None:
         model = ContinualModel.from_pretrained(order["stack"], base=order["base"])
     else:
         model = ContinualModel.create(order["stack"], base=order["base"], backbone=BACKBONE)
-    config = CONFIG.model_copy(update={"dropout": 0.1, "checkpoint_every": EVERY})
+    config = (FOLLOWING if order["following"] else CONFIG).model_copy(
+        update={"dropout": 0.1, "checkpoint_every": EVERY}
+    )
     learnt = model.learn(order["domain"], DOMAINS[order["domain"]], config, on_event=on_event)
     assert learnt.snapshot == model.stack.manifest.domain(order["domain"]).snapshot_learnt
 

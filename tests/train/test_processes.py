@@ -201,7 +201,7 @@ def test_an_earlier_domain_follows_alike(alone, kind, request):
     assert one.seen[0]["follow"] == [{}, {"fruit": 0.0}]  # or nothing was fitted
     manifest = Stack.open(one.folder / "stack").manifest
     fitted = manifest.domain("fruit").adapter
-    assert fitted != manifest.domain("fruit").adapter_learnt
+    assert manifest.domain("fruit").adapter_learnt not in (None, fitted)
     for process in two.seen:
         assert process["follow"] == one.seen[0]["follow"]
     assert one.farthest(two, f"{fitted}/adapter_model.safetensors") <= 1e-4

@@ -38,7 +38,7 @@ CONFIG = LearnConfig(
     loop=LoopConfig(micro_batch_size=2),
 )  # fmt: skip
 # As users have it: the first domain follows the second one, its LoRA fitted to the rest.
-FOLLOWING = CONFIG.model_copy(update={"follow": LearnConfig().follow, "budget": 0.005, "propose": 1.0})
+FOLLOWING = CONFIG.model_copy(update={"follow": LearnConfig().follow, "tolerance": 0.05, "propose": 1.0})
 BACKBONE = BackboneConfig(directions=4, strength=4.0)
 
 
