@@ -38,7 +38,7 @@ def test_every_condition_that_is_missing_is_named():
     said = result_tables(toy_suite())["missing"]
     assert "no stream of the kind *near*" in said
     assert "1 seed of the protocol's 3" in said
-    assert "never: base, naive-low-lr, frozen-small, frozen-warm, crma-warm, shared-lora" in said
+    assert "never: base, naive-low-lr, copies-follow, frozen-small, frozen-warm, crma-warm, as-it-is, stay" in said
     assert "routers not measured: tfidf, single, random" in said
     uneven = [*toy_suite(), *(r for r in toy_suite(seed=1) if r.condition != "joint")]
     assert "joint in 1 of 2 runs" in result_tables(uneven)["missing"]
