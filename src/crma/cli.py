@@ -80,7 +80,7 @@ app.add_typer(bench_app, name="bench")
 @bench_app.command("run")
 @_reports_errors
 def bench_run(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="smoke, small or paper.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="smoke, inference, small or paper.")],
     stream: Annotated[str | None, typer.Option(help="Only this stream of domains.")] = None,
     condition: Annotated[str | None, typer.Option(help="Only this condition.")] = None,
     seed: Annotated[int | None, typer.Option(help="Only this seed.")] = None,

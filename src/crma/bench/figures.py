@@ -137,7 +137,7 @@ def figure_plans(receipts: Iterable[Receipt]) -> tuple[Plan, ...]:
             (
                 "spectrum",
                 any("crma" in r.receipts and r.receipts["crma"].spectral for r in runs),
-                "the bound while training: both norms, the gate and the second singular value",
+                "the bound while training: both norms, how far the sites are open, and the second singular value",
                 spectral_figure,
             ),
         ):
@@ -337,7 +337,7 @@ def snapshots_figure(runs: Sequence[Run]) -> Figure:
 
 
 def spectral_figure(runs: Sequence[Run]) -> Figure:
-    """Gap, worst ‖B K A‖₂, gate and σ₂ at each logged step of one run of crma, and the largest of all runs, dashed."""
+    """Gap, worst ‖B K A‖₂, how far open, and σ₂ at each logged step of one run of crma; the largest of all dashed."""
     having = [r for r in runs if "crma" in r.receipts and r.receipts["crma"].spectral]
     logs = [spectral_steps(r.receipts["crma"]) for r in having]
     steps = logs[0]

@@ -298,8 +298,7 @@ def _apart(run: Run) -> Outcome:
 def _with_one(run: Run) -> Outcome:
     notebook = Notebook(run.folder)
     one, base, tests = _one_lora(run)
-    if not notebook.has(0, "base"):
-        notebook.take(0, "base", {d: one.score(rows, untouched=True) for d, rows in tests.items()}, tests)
+    _measure_base(notebook, one, tests)
     for t, lesson, rows in _lessons(run, one):
         place = run.folder / f"{t}.safetensors"
         before = place.is_file()
@@ -332,10 +331,8 @@ def _with_copies(run: Run) -> Outcome:
     as its validation rows want, by the rule of crma's domains."""
     notebook, names = Notebook(run.folder), tuple(run.domains)
     one, base, tests = _one_lora(run)
-    if not notebook.has(0, "base"):
-        notebook.take(0, "base", {d: one.score(rows, untouched=True) for d, rows in tests.items()}, tests)
+    _measure_base(notebook, one, tests)
     held_out = {d: one.render(s.validation) for d, s in run.domains.items()}
-
     for t, lesson, rows in _lessons(run, one):
         places = {d: run.folder / f"{t}-{d}.safetensors" for d in names[:t]}
         newest = run.folder / f"{t}.safetensors"
@@ -375,6 +372,11 @@ def _with_copies(run: Run) -> Outcome:
         stored_parameters=size * len(names),
         tokens=sum(notebook.tokens.values()),
     )
+
+
+def _measure_base(notebook: Notebook, one: OneLora, tests: Mapping[str, Sequence[Rendered]]) -> None:
+    if not notebook.has(0, "base"):
+        notebook.take(0, "base", {d: one.score(rows, untouched=True) for d, rows in tests.items()}, tests)
 
 
 def _blended_loss(one: OneLora, rows: Sequence[Rendered], own: Weights, towards: Weights, share: float) -> float:
