@@ -86,6 +86,9 @@ def bench_run(
     seed: Annotated[int | None, typer.Option(help="Only this seed.")] = None,
     order: Annotated[int | None, typer.Option(help="Only this order of the domains.")] = None,
     lr: Annotated[float | None, typer.Option(help="Another learning rate: a point of the grid, kept apart.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Another number of training rows a domain, kept apart.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Another base model, its receipts kept apart.")] = None,
     results: Annotated[Path, typer.Option(help="Where the receipts go.")] = Path("results"),
     work: Annotated[Path, typer.Option(help="Scratch: what a killed run goes on from.")] = Path(".bench"),
@@ -103,7 +106,7 @@ def bench_run(
 
         torch.set_num_threads(threads)
     written = run_recipe(
-        recipe_named(recipe, lr=lr, base=base),
+        recipe_named(recipe, lr=lr, base=base, rows=rows),
         results,
         work,
         stream=stream,

@@ -78,6 +78,7 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
         epochs=5,
         lr=4e-3,
         lr_backbone=4e-3,
+        lr_mixing=1e-2,
         batch_size=3,
         max_length=128,
         seed=seed,
@@ -92,7 +93,7 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
     clock = _Clock(say, work=2 * len(DOMAINS) * steps + _ASKING * (2 * len(DOMAINS) + 2))
 
     clock(f"the base model: {base} (the first time it is converted, half a minute)")
-    shape = BackboneConfig(frames="learnt", seed=seed)
+    shape = BackboneConfig(frames="learnt", where="residual-writes", directions=16, seed=seed)
     model = ContinualModel.create(folder, base=base, backbone=shape)
     clock.ready()
     untouched = [

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from crma.data.render import Rendered, RenderedSplit, render_all
 from crma.data.sources import read_examples
 from crma.errors import ConfigError, DataError, TrainingDivergedError
 from crma.forgetting import write_router
-from crma.model.adapters import Weights, peft_config, to_file
+from crma.model.adapters import AdapterConfig, Weights, peft_config, rank_of, to_file
 from crma.model.backbone import State, distance
 from crma.model.fold import Factors, absorb
 from crma.served import UNSAVED, ServedStack
@@ -57,6 +58,13 @@ class Learnt:
     rows: Mapping[str, int]
     seconds: float
     losses: Mapping[str, float | None]  # every domain's test loss, each with what it is served with now
+
+
+class _Fit(TypedDict):
+    """How an earlier domain's LoRA was fitted to a moved backbone."""
+
+    follow: float
+    rank: int
 
 
 class Learning:
@@ -144,8 +152,8 @@ class Learning:
         if nearest is None:
             losses = {}
             for record in self.served.stack.manifest.domains:
-                if LearnConfig(**record.config).adapter == self.config.adapter:
-                    with self.served.serving(record.name, snapshot=head):
+                with self.served.serving(record.name, snapshot=head):
+                    if self.served.adapters.configs[record.name] == self.config.adapter:
                         losses[record.name] = self._loss(rows[:_WARM_ROWS])
             if not losses:
                 return
@@ -316,23 +324,28 @@ class Learning:
         }
         self.on_event("phase", {"phase": "verify", "domain": self.domain, "earlier": sorted(references)})
 
-        followed: dict[str, float] = {}
+        fits: dict[str, _Fit] = {}
         moved: float | None = None  # the share that is in the model: all domains are asked about one before the next
         now: Factors = {}
 
         def loss_of(earlier: str, share: float) -> float:
-            """What it comes to by following the backbone as far as that helps."""
+            """What it comes to by following the backbone as far as that helps, at the first rank that keeps it."""
             nonlocal moved, now
             if moved != share:
                 self.served.settle(old, proposed, share)
                 moved, now = share, self.served.factors_now()
             rows = self.served.kept(earlier, "validation")
 
-            def under(follow: float) -> float:
-                self.served.place(earlier, self.served.absorbed(earlier, follow, now))
+            def under(rank: int, follow: float) -> float:
+                self.served.place(earlier, self.served.absorbed(earlier, follow, now, rank=rank))
                 return self._loss(rows)
 
-            followed[earlier], loss = furthest_follow(self.config.follow, references[earlier], under)
+            loss = math.inf
+            for rank in self._ranks(earlier):
+                follow, loss = furthest_follow(self.config.follow, references[earlier], partial(under, rank))
+                fits[earlier] = {"follow": follow, "rank": rank}
+                if loss <= references[earlier]:
+                    break
             return loss
 
         if self.config.verify:
@@ -344,7 +357,7 @@ class Learning:
                 "share": verdict.share,
                 "losses": dict(verdict.losses),
                 "trials": [_finite(asdict(t)) for t in verdict.trials],
-                "follow": {d: followed[d] for d in verdict.losses if d in followed},
+                "fits": {d: fits[d] for d in verdict.losses if d in fits},
             }
         )
         self.on_event("note", {"text": f"the backbone goes {verdict.share:.0%} of the proposed way"})
@@ -389,12 +402,7 @@ class Learning:
         records = [self._remeasure(d, snapshot, verdict, fitted) for d in manifest.domains]
         router = self.served.router_with(self.domain, split)
         weights = self.served.adapters.weights(self.domain)
-        peft = peft_config(
-            rank=self.config.rank,
-            alpha=self.config.adapter.alpha,
-            targets=self.served.adapters.targets,
-            base_name=manifest.base.name,
-        )
+        peft = self._peft_config(self.config.adapter)
         losses = {r.name: r.loss_now for r in records} | {self.domain: loss_after}
         floating = {r.name: r.loss_floating for r in records} | {self.domain: loss_after}
         self.served.wait()
@@ -485,20 +493,37 @@ class Learning:
 
     def _fitted(self, session: Session) -> dict[str, Weights]:
         """The earlier LoRAs that are served fitted to the backbone as it stands now; computed, not remembered."""
-        followed: Mapping[str, float] = session.get("verdict")["follow"]
-        now, others = self.served.factors_now(), min(self.config.follow)  # of those without validation rows
-        shares = {d.name: followed.get(d.name, others) for d in self.served.stack.manifest.domains if d.rows_kept}
-        return {d: self.served.absorbed(d, share, now) for d, share in shares.items() if share < 1.0}
+        chosen: Mapping[str, _Fit] = session.get("verdict")["fits"]
+        now, lowest = self.served.factors_now(), min(self.config.follow)
+        fitted = {}
+        for name in (d.name for d in self.served.stack.manifest.domains if d.rows_kept):
+            # Without validation rows it was not asked, and stays as near as it can.
+            fit = chosen.get(name) or {"follow": lowest, "rank": self._ranks(name)[-1]}
+            if fit["follow"] < 1.0:
+                fitted[name] = self.served.absorbed(name, fit["follow"], now, rank=fit["rank"])
+        return fitted
+
+    def _ranks(self, earlier: str) -> tuple[int, ...]:
+        # Who can only go all the way is not fitted at all.
+        return self.served.ranks(earlier, widen=self.config.widen and min(self.config.follow) < 1.0)
+
+    def _peft_config(self, shape: AdapterConfig) -> dict[str, Any]:
+        return peft_config(
+            rank=shape.rank,
+            alpha=shape.alpha,
+            targets=self.served.adapters.targets,
+            base_name=self.served.stack.manifest.base.name,
+        )
 
     def _write_fitted(self, tx: Transaction, record: DomainRecord, fitted: Mapping[str, Weights]) -> DomainRecord:
         """Its LoRA as it was learnt stays beside the one it is served with."""
         if record.name not in fitted:
             return record
-        learnt = record.adapter_learnt or record.adapter
+        learnt, weights = record.adapter_learnt or record.adapter, fitted[record.name]
         folder = tx.fresh_path(f"adapters/{record.name}")
-        tx.write_tensors(f"{folder}/adapter_model.safetensors", to_file(fitted[record.name]), {"format": "pt"})
-        stack = self.served.stack
-        tx.write_json(f"{folder}/adapter_config.json", stack.read_json(f"{learnt}/adapter_config.json"))
+        tx.write_tensors(f"{folder}/adapter_model.safetensors", to_file(weights), {"format": "pt"})
+        shape = LearnConfig(**record.config).adapter.of_rank(rank_of(weights))
+        tx.write_json(f"{folder}/adapter_config.json", self._peft_config(shape))
         if record.adapter != learnt:
             tx.remove(record.adapter)
         return record.model_copy(update={"adapter": folder, "adapter_learnt": learnt})

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from crma.data.render import Rendered, ensure_chat_template, render_all
 from crma.errors import BaseMismatchError
 from crma.forgetting import read_router
-from crma.model.adapters import Adapters, Weights, from_file
+from crma.model.adapters import Adapters, Weights, from_file, rank_of
 from crma.model.backbone import BackboneConfig, State, attach_backbone, interpolate
 from crma.model.base import Base, Precision, load_base
 from crma.model.features import prompt_features
@@ -48,7 +48,7 @@ class ServedStack:
         assert head is not None
         self.head: nn.Module = head
         config = stack.manifest.backbone
-        self.backbone = attach_backbone(base.model, BackboneConfig(**config)) if config is not None else None
+        self.backbone = attach_backbone(base.model, BackboneConfig.stored(config)) if config is not None else None
         # Under `accelerate launch` each process would otherwise take itself for the only one, and write.
         self.accelerator = accelerator or Accelerator()
         shard_base(base.model, self.accelerator, whole=("crma_backbone",) if self.backbone else ())
@@ -144,7 +144,9 @@ class ServedStack:
         else:
             maker = self.stack.manifest.snapshot(chosen).domain if chosen else domain
             by = next((d for d in self.stack.manifest.domains if d.name == maker), record)  # it may be forgotten
-            self.place(domain, self.absorbed(domain, min(LearnConfig(**by.config).follow)))
+            made = LearnConfig(**{"widen": False, **by.config})  # stacks of before that setting did not
+            rank = self.ranks(domain, widen=made.widen)[-1]
+            self.place(domain, self.absorbed(domain, min(made.follow), rank=rank))
         if use_backbone:
             yield
             return
@@ -176,11 +178,19 @@ class ServedStack:
     def place(self, domain: str, weights: Weights, folder: str | None = None) -> None:
         """Make `weights` the active LoRA of a committed domain, in the model only; `folder`: where they are stored."""
         config = LearnConfig(**self.stack.manifest.domain(domain).config).adapter
-        self.adapters.load(domain, config, weights)
+        self.adapters.load(domain, config.of_rank(rank_of(weights)), weights)
         self._placed[domain] = folder
         self.adapters.activate(domain)
 
-    def absorbed(self, domain: str, follow: float, now: Factors | None = None) -> Weights:
+    def ranks(self, domain: str, *, widen: bool) -> tuple[int, ...]:
+        """The ranks at which a committed domain's LoRA may be fitted, in the order to try them: its own, and if that
+        cannot keep what it had, as many more as the backbone has directions (its export then has twice as many)."""
+        record = self.stack.manifest.domain(domain)
+        own = rank_of(self._stored(record.adapter))
+        wide = LearnConfig(**record.config).rank + (self.backbone.config.directions if self.backbone else 0)
+        return (own, wide) if widen and wide > own else (own,)
+
+    def absorbed(self, domain: str, follow: float, now: Factors | None = None, *, rank: int | None = None) -> Weights:
         """A committed domain's LoRA, as it is served, fitted to the backbone as it stands `now` (`crma.model.fold`).
 
         From what it is served with, not from what it was learnt as: where a move helped it, that help is kept.
@@ -190,9 +200,8 @@ class ServedStack:
         if self.backbone is None or follow == 1.0:
             return weights
         scaling = LearnConfig(**record.config).adapter.scaling
-        return absorb(
-            weights, scaling, self.factors_of(record.snapshot_pinned), now or self.factors_now(), follow=follow
-        )
+        gone, come = self.factors_of(record.snapshot_pinned), now or self.factors_now()
+        return absorb(weights, scaling, gone, come, follow=follow, rank=rank)
 
     def factors_now(self) -> Factors:
         assert self.backbone is not None

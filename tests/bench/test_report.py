@@ -22,16 +22,16 @@ def test_a_method_is_a_row_and_the_derived_ones_too():
     rows = _rows(table)
     crma = rows["**CRMA**, all adapters under the last backbone"]
     # just after (1.0 + 2.7) / 2, at the end 1.8, drift of law 1.0 -> 0.9, 10 % better than frozen
-    assert crma[:6] == ["1.00 M", "1.8500", "1.8000", "-", "-10.00 %", "-10.00 %"]
-    assert crma[6].startswith("+10.00 % [")
-    assert crma[7] == "1"
+    assert crma[:7] == ["1.00 M", "2.00 M", "1.8500", "1.8000", "-", "-10.00 %", "-10.00 %"]
+    assert crma[7].startswith("+10.00 % [")
+    assert crma[8] == "1"
     pinned = rows["CRMA, each adapter under its own snapshot (pinned)"]
-    assert pinned[1:4] == ["1.8500", "1.9000", "1.9000"]
+    assert pinned[1:5] == ["-", "1.8500", "1.9000", "1.9000"]
     copies = rows["naive, a copy kept after each domain (naive-copies)"]
-    assert copies[1:3] == ["2.0000", "2.0000"]
-    assert rows["untouched base"][:3] == ["-", "-", "5.0000"]
-    assert rows["one LoRA, all domains at once (joint)"][1] == "-"  # it has no "just after"
-    assert rows["a LoRA a domain, CRMA's size (**frozen**, the control)"][6] == "-"
+    assert copies[1:4] == ["4.00 M", "2.0000", "2.0000"]  # two domains, so two copies
+    assert rows["untouched base"][:4] == ["-", "-", "-", "5.0000"]
+    assert rows["one LoRA, all domains at once (joint)"][2] == "-"  # it has no "just after"
+    assert rows["a LoRA a domain, CRMA's size (**frozen**, the control)"][7] == "-"
 
 
 def test_every_condition_that_is_missing_is_named():
@@ -76,9 +76,9 @@ def test_ablations_stand_beside_what_they_ablate():
     other_seed = toy_receipt("crma", [[1.0, None], [1.0, 5.0]], seed=1)
     receipts = [*toy_suite(), other_seed, toy_receipt("no-mixing", [[1.0, None], [1.0, 2.6]])]
     table = result_tables(receipts)["small/far/ablations"]
-    assert "| M = I (no-mixing) | 1.00 M | 1.8000 | 1.8000 |" in table
+    assert "| M = I (no-mixing) | 1.00 M | 2.00 M | 1.8000 | 1.8000 |" in table
     # Over the seed that was ablated, not over both.
-    assert "| **CRMA**, all adapters under the last backbone | 1.00 M | 1.8500 | 1.8000 |" in table
+    assert "| **CRMA**, all adapters under the last backbone | 1.00 M | 2.00 M | 1.8500 | 1.8000 |" in table
 
 
 def test_the_headline_table_has_a_column_a_near_stream_where_there_are_several():

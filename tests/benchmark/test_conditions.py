@@ -48,6 +48,7 @@ def test_all_conditions_learn_with_the_same_settings_but_for_their_point():
         allowed = {"rank"} if condition.rank == "matched" else set()
         allowed |= {"warm_start"} if name.endswith("-warm") else set()
         allowed |= {"follow"} if name in ("as-it-is", "stay") else set()
+        allowed |= {"lr_mixing"} if name in ("gated", "light") else set()  # with the rate of their gates
         if name == "naive-low-lr":
             allowed |= {"lr"}
             assert config.lr == pytest.approx(crma.lr / 10)
@@ -83,8 +84,13 @@ def test_the_recipes_ranks_are_matched_to_their_base():
 
 def test_another_rate_or_base_is_a_recipe_with_receipts_of_its_own(toy_base):
     at = recipe_named("small", lr=1e-3).streams["far"].learn
-    assert (at.lr, at.lr_mixing / at.lr) == (1e-3, pytest.approx(10.0))
+    assert (at.lr, at.lr_mixing / at.lr) == (1e-3, pytest.approx(1.0))
     assert recipe_named("small", lr=1e-3).name == "small-lr0.001"
+    few = recipe_named("small", rows=25)
+    assert few.name == "small-rows25"
+    assert {plan.sizes.train for plan in few.streams.values()} == {25}
+    assert few.streams["far"].learn == recipe_named("small").streams["far"].learn
+    assert recipe_named("small", rows=25, lr=1e-3).name == "small-rows25-lr0.001"
     other = recipe_named("small", base=str(toy_base))
     assert other.name == f"small-{toy_base.name}"
     assert other.streams["far"].matched_rank != 19
@@ -120,8 +126,8 @@ def test_no_mixing_holds_k_at_the_identity_and_trains_no_logits():
     _, mixing = bare.trained()
     assert mixing == {}
     assert np.allclose(bare.operator_norms(), 1.0, atol=1e-6)
-    assert [r.mixing for r in bare.report()] == [0.0] * 4
-    assert [r.gate for r in bare.report()] == pytest.approx([1.0] * 4)
+    assert [r.mixing for r in bare.report()] == [0.0] * len(bare.sites)
+    assert [r.gate for r in bare.report()] == pytest.approx([1.0] * len(bare.sites))
 
 
 def test_only_the_gated_form_without_mixing_still_trains_its_gate():

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from crma.errors import BaseModelError
 from crma.model.adapters import AdapterConfig, Adapters, Weights, from_file, peft_config, to_file
-from crma.model.architecture import decoder_of, lora_targets, residual_writes
+from crma.model.architecture import backbone_sites, decoder_of, lora_targets
 from crma.model.backbone import Backbone, BackboneConfig, attach_backbone, dense_weight
 from crma.model.fold import fold, folded_rank
 
@@ -65,10 +65,11 @@ def ids(seed: int = 0, length: int = 10) -> Tensor:
     return torch.randint(5, 261, (2, length), generator=torch.Generator().manual_seed(seed))
 
 
-def taught(family: str, form: str) -> tuple[nn.Module, Backbone, Adapters]:
+def taught(family: str, form: str, *, where: str = "lora-targets") -> tuple[nn.Module, Backbone, Adapters]:
     """A model whose backbone and LoRA "a" took two training steps together, and whose mixing then got far from I."""
     model = model_of(family)
-    backbone = attach_backbone(model, BackboneConfig(frames=form, directions=4))  # pyright: ignore[reportArgumentType]
+    shape = BackboneConfig(frames=form, directions=4, where=where)  # pyright: ignore[reportArgumentType]
+    backbone = attach_backbone(model, shape)
     adapters = Adapters(model)
     adapters.add("a", CONFIG)
     adapters.activate("a")
@@ -113,8 +114,9 @@ def test_an_attached_model_is_the_base_bit_for_bit(family: str, form: str, dtype
     base = model_of(family, dtype)(ids()).logits
     model = model_of(family, dtype)
     backbone = attach_backbone(model, BackboneConfig(frames=form, directions=4))  # pyright: ignore[reportArgumentType]
-    assert len(backbone.sites) == 4
-    assert [s.layer for s in backbone.sites] == [0, 0, 1, 1]
+    assert [s.name for s in backbone.sites] == list(lora_targets(model))
+    half = len(backbone.sites) // 2
+    assert [s.layer for s in backbone.sites] == [0] * half + [1] * half
     assert torch.equal(model(ids()).logits, base)
 
 
@@ -176,10 +178,11 @@ def test_without_a_backbone_the_fold_is_the_lora_with_its_scaling_in_b():
         assert np.array_equal(b, weights[target][1] * np.float32(4.0))
 
 
-def test_every_module_of_the_fold_has_one_rank_and_one_dtype():
-    model, backbone, adapters = taught("llama", "contraction")
+@pytest.mark.parametrize("where", ["lora-targets", "residual-writes"])
+def test_every_module_of_the_fold_has_one_rank_and_one_dtype(where: str):
+    model, backbone, adapters = taught("llama", "contraction", where=where)
     folded = fold(model, backbone, adapters.weights("a"), CONFIG.scaling)
-    assert set(folded) == set(adapters.targets) > {s.name for s in backbone.sites}
+    assert set(folded) == set(adapters.targets) >= {s.name for s in backbone.sites}
     assert {a.shape[0] for a, _ in folded.values()} == {b.shape[1] for _, b in folded.values()} == {7}
     assert {x.dtype for pair in folded.values() for x in pair} == {np.dtype(np.float32)}
     back = from_file(to_file(folded))
@@ -208,10 +211,11 @@ def test_reads_and_writes_of_each_block_are_found_and_nothing_else():
         ("gpt_neox", ["dense", "dense_4h_to_h"], ["dense", "dense_4h_to_h", "query_key_value"]),
     ):
         model = model_of(family)
-        assert last([s.name for s in residual_writes(model)]) == writes
+        assert last([s.name for s in backbone_sites(model, "residual-writes")]) == writes
+        assert [s.name for s in backbone_sites(model)] == list(lora_targets(model))
         assert last(list(lora_targets(model))) == targets
-        assert len(residual_writes(model)) == 4
-        for site in residual_writes(model):
+        assert len(backbone_sites(model, "residual-writes")) == 4
+        for site in backbone_sites(model, "residual-writes"):
             assert model.get_submodule(site.name) is not None
             assert site.d_out == 32
 
@@ -228,12 +232,12 @@ def test_a_mixture_of_experts_is_refused():
         num_local_experts=2,
     )
     with pytest.raises(BaseModelError, match="mixture of experts"):
-        residual_writes(AutoModelForCausalLM.from_config(config))
+        backbone_sites(AutoModelForCausalLM.from_config(config))
 
 
 def test_a_model_without_known_writes_is_refused():
     with pytest.raises(BaseModelError, match="no projection") as caught:
-        residual_writes(nn.Sequential(nn.Linear(3, 3)))
+        backbone_sites(nn.Sequential(nn.Linear(3, 3)))
     assert "o_proj" in str(caught.value)
     with pytest.raises(BaseModelError, match="no decoder"):
         decoder_of(nn.Linear(3, 3))

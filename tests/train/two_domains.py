@@ -99,7 +99,7 @@ def teach(
         "learnt": [asdict(one) for one in learnt],
         "evaluation": asdict(model.evaluate()),
         "routes": [r.domain for r in model.route([f"What is the colour of {s} 1?" for s in ("fruit", "stone")])],
-        "follow": [e["verdict"]["follow"] for e in model.stack.read_ledger() if e["kind"] == "learn"],
+        "fits": [e["verdict"]["fits"] for e in model.stack.read_ledger() if e["kind"] == "learn"],
         "replies": [model.ask("The colour?", domain=d, max_new_tokens=4).text for d in ("fruit", "base")],
     }
 

@@ -97,6 +97,8 @@ class Receipt(BaseModel):
     shares: Mapping[str, float] = Field(default_factory=dict)  # domain -> share of its proposed backbone accepted
     # domain -> who refused which share of its proposal, and by how many per cent of its validation loss
     refusals: Mapping[str, tuple[Mapping[str, Any], ...]] = Field(default_factory=dict)
+    # domain -> for each earlier one, how far it followed the backbone and the rank of its fitted LoRA
+    fits: Mapping[str, Mapping[str, Mapping[str, float]]] = Field(default_factory=dict)
     spectral: tuple[Mapping[str, Any], ...] = ()  # a line each logged step: see `crma.benchmark.conditions`
     notes: tuple[str, ...] = ()
 

@@ -11,6 +11,7 @@ from crma.bench.figures import draw_figures, figure_plans, spectral_steps
 from crma.bench.headline import RECIPES, Run, average, group_runs, headline, interval
 from crma.bench.metrics import captured_share
 from crma.bench.receipt import Receipt, View, read_receipts
+from crma.bench.studies import growth, is_variant, rates, rows_study
 from crma.errors import DataError
 from crma.stack import files
 
@@ -80,9 +81,20 @@ _WORDS = (
     "end − just after) / just after, over the domains before the last; positive is forgotten. *Advantage*: 100 (frozen "
     "− method) / frozen at the end, always between runs of the same recipe, stream, seed, order and rows; positive is "
     "better. [Brackets]: 95 %, paired bootstrap over test rows; seeds and orders are averaged, not drawn again. Means "
-    "are over the orders of a seed, then over seeds, then over streams. *Routed*: as the stack serves it, pinned, with "
+    "are over the orders of a seed, then over seeds, then over streams. *Trained*, *stored*: numbers that learn at a "
+    "time, and that are kept to serve all domains. *Routed*: as the stack serves it, pinned, with "
     "each question going where the router sends it. Losses of rows with other numbers of runs are not to be compared; "
     "advantages are."
+)
+_STUDIES = (
+    (
+        "growth",
+        "With the number of domains",
+        "Advantage over frozen after so many domains, each adapter under the backbone of that day: over all domains "
+        "learnt so far, and of the newest alone, which is what it gains from the earlier ones.",
+    ),
+    ("rows", "With the number of rows", "At the end; every size with the rates of its recipe."),
+    ("rates", "Learning rates", "Validation loss just after learning, by which a rate is chosen; mean over domains."),
 )
 _PROTOCOL_RUNS = 3  # seeds, and orders (PROTOCOL rule 6)
 _NONE = "-"
@@ -95,9 +107,10 @@ def results_markdown(receipts: Iterable[Receipt], figures_folder: Path | str) ->
     """
     receipts = list(receipts)
     tables = result_tables(receipts)
-    streams = _streams(group_runs(receipts))
-    chosen = _headline_streams(headline(receipts), streams)
-    plans = figure_plans(receipts)
+    whole = [r for r in receipts if not is_variant(r.recipe)]
+    streams = _streams(group_runs(whole))
+    chosen = _headline_streams(headline(whole), streams)
+    plans = figure_plans(whole)
     parts = [
         "# Results",
         f"Made by `{COMMAND}` from {_count(len(receipts), 'receipt')}; nothing here is typed by hand. {_WORDS}",
@@ -107,6 +120,9 @@ def results_markdown(receipts: Iterable[Receipt], figures_folder: Path | str) ->
     for key in chosen:
         parts += [f"**{_called(key)}**: {_of_what(streams[key])}", marked(f"{key}/methods", tables[f"{key}/methods"])]
     parts += ["### What there was to share", marked("captured", tables["captured"])]
+    for name, title, said in _STUDIES:
+        if name in tables:
+            parts += [f"### {title}", said, marked(name, tables[name])]
     for key, runs in streams.items():
         parts += [f"## {_called(key)}", f"{_of_what(runs)}.", _orders(runs)]
         for name, title in (
@@ -156,7 +172,7 @@ def write_report(results: Path, out: Path) -> Path:
             next_step="make some with `crma bench run small`",
         )
     figures = results / "figures"
-    draw_figures(receipts, figures)
+    draw_figures([r for r in receipts if not is_variant(r.recipe)], figures)
     text = results_markdown(receipts, Path(os.path.relpath(figures, out.parent)))
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes_atomic(out, text.encode("utf-8"))
@@ -171,14 +187,17 @@ def marked(name: str, table: str) -> str:
 def result_tables(receipts: Iterable[Receipt]) -> dict[str, str]:
     """Every table these receipts are enough for, as Markdown, by name.
 
-    "headline", "captured", "cost", "bound", "missing"; and for each recipe and stream "small/far/methods", and so on
-    "ablations", "domains", "seeds", "runs", "shares", "routers" and "answers".
+    "headline", "captured", "growth", "rows", "rates", "cost", "bound", "missing"; and for each recipe and stream
+    "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers" and "answers".
     """
     receipts = list(receipts)
-    streams = _streams(group_runs(receipts))
+    whole = [r for r in receipts if not is_variant(r.recipe)]
+    streams = _streams(group_runs(whole))
+    studies = {"growth": _growth_table(streams), "rows": _rows_table(receipts), "rates": _rates_table(receipts)}
     tables = {
-        "headline": _headline_table(headline(receipts)),
+        "headline": _headline_table(headline(whole)),
         "captured": _captured_table(streams),
+        **{name: table for name, table in studies.items() if table is not None},
         "cost": _cost_table(streams),
         "bound": _bound_table(streams),
         "missing": _missing(streams),
@@ -259,6 +278,7 @@ def _methods_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
             [
                 _LABELS.get(method, method),
                 _size(trained) if trained else _NONE,
+                _size(stored) if (stored := _stored(method, receipts)) else _NONE,
                 _loss(average(having, lambda r, m=method: r.learning_loss(m))),
                 _loss(average(having, lambda r, m=method: r.loss(m))),
                 _loss(routed),
@@ -272,6 +292,7 @@ def _methods_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
         [
             "method",
             "trained",
+            "stored",
             "just after",
             "at the end",
             "routed",
@@ -282,6 +303,14 @@ def _methods_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
         ],
         rows,
     )
+
+
+def _stored(method: str, receipts: Sequence[Receipt]) -> float | None:
+    """Numbers to keep for serving all domains at the end; not said of pinned adapters, which need old snapshots too."""
+    if method == "crma-pinned" or not receipts:
+        return None
+    copies = len(receipts[0].order) if method == "naive-copies" else 1
+    return copies * _mean([x.stored_parameters for x in receipts])
 
 
 def _ablations_table(runs: Sequence[Run]) -> str | None:
@@ -306,6 +335,39 @@ def _captured_table(streams: Mapping[str, Sequence[Run]]) -> str:
     return _table(
         ["stream", "method", "frozen", "joint", "method's loss", "joint's gain", "share captured", "runs"], rows
     )
+
+
+def _growth_table(streams: Mapping[str, Sequence[Run]]) -> str | None:
+    found = {key: points for key, runs in streams.items() if (points := growth(runs)) is not None}
+    if not found:
+        return None
+    longest = max(len(points) for points in found.values())
+    rows = []
+    for key, points in found.items():
+        for label, part in (("all so far", 0), ("the newest", 1)):
+            cells = [_percent(p[part]) for p in points]
+            rows.append([_called(key), label, *cells, *[_NONE] * (longest - len(cells))])
+    return _table(["stream", "advantage of", *(str(t) for t in range(1, longest + 1))], rows)
+
+
+def _rows_table(receipts: Sequence[Receipt]) -> str | None:
+    rows = [
+        [_called(key), str(size), _loss(frozen), _loss(crma), _bounded(gain, bounds), str(runs)]
+        for key, points in rows_study(receipts).items()
+        for size, runs, frozen, crma, gain, bounds in points
+    ]
+    head = ["stream", "training rows a domain", "frozen", "crma", "advantage over frozen", "runs"]
+    return _table(head, rows) if rows else None
+
+
+def _rates_table(receipts: Sequence[Receipt]) -> str | None:
+    points = rates(receipts)
+    grid = sorted({rate for *_, losses in points for rate in losses})
+    rows = [
+        [_called(key), condition, str(seed), order[0], *(_loss(losses.get(rate)) for rate in grid)]
+        for key, condition, seed, order, losses in points
+    ]
+    return _table(["stream", "condition", "seed", "first domain", *(f"{r:g}" for r in grid)], rows) if rows else None
 
 
 def _domains_table(runs: Sequence[Run]) -> str | None:

@@ -23,12 +23,18 @@ class Condition:
     learner: Literal["base", "one", "copies", "joint", "stack", "reset"]
     rank: Literal["adapter", "matched"] = "matched"
     lr_factor: float = 1.0
+    mixing_factor: float = 1.0  # of the rate of the mixing, and of gates where it has them
     backbone: Mapping[str, Any] | None = None  # changes to BackboneConfig; None: no backbone
     learn: Mapping[str, Any] = field(default_factory=dict)  # changes to LearnConfig
 
     def config(self, plan: Plan, seed: int) -> LearnConfig:
         factor = self.lr_factor * plan.rates.get(self.name, 1.0)
-        changes: dict[str, Any] = {"seed": seed, "lr": plan.learn.lr * factor, **self.learn}
+        changes: dict[str, Any] = {
+            "seed": seed,
+            "lr": plan.learn.lr * factor,
+            "lr_mixing": plan.learn.lr_mixing * self.mixing_factor,
+            **self.learn,
+        }
         if self.rank == "matched":
             changes["rank"] = plan.matched_rank
         return plan.learn.model_copy(update=changes)
@@ -39,9 +45,21 @@ class Condition:
         return BackboneConfig(**{"directions": plan.directions, "seed": seed, **self.backbone})
 
 
-def _crma(name: str, says: str, *, learn: Mapping[str, Any] | None = None, **backbone: Any) -> Condition:
-    return Condition(name=name, says=says, learner="stack", rank="adapter", backbone=backbone, learn=learn or {})
+def _crma(
+    name: str, says: str, *, learn: Mapping[str, Any] | None = None, mixing_factor: float = 1.0, **backbone: Any
+) -> Condition:
+    return Condition(
+        name=name,
+        says=says,
+        learner="stack",
+        rank="adapter",
+        mixing_factor=mixing_factor,
+        backbone=backbone,
+        learn=learn or {},
+    )
 
+
+_OF_GATES = 10.0  # a gate has to come from 0 towards 1 in the few steps of a domain
 
 CONDITIONS: Mapping[str, Condition] = {
     condition.name: condition
@@ -72,12 +90,19 @@ CONDITIONS: Mapping[str, Condition] = {
             "gated",
             "the first form of the backbone: orthonormal writes behind a gate that starts at 0",
             frames="learnt",
+            mixing_factor=_OF_GATES,
         ),
         _crma("shared-lora", "an ordinary shared LoRA in the backbone's place", frames="lora"),
         _crma("free-mixing", "any K in place of a doubly stochastic mixing", mixing="free"),
         _crma("row-stochastic", "rows of M sum to 1, columns need not", mixing="row-stochastic"),
         _crma("no-mixing", "M = I", mixing="none"),
-        _crma("light", "fixed frames: only mixing and gates learn", frames="light", directions=32),
+        _crma(
+            "light",
+            "fixed frames: only mixing and gates learn",
+            frames="light",
+            directions=32,
+            mixing_factor=_OF_GATES,
+        ),
         _crma("crma-warm", "crma, each LoRA begun as the nearest earlier one", learn={"warm_start": True}),
         Condition(
             name="reset",

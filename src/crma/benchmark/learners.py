@@ -76,6 +76,7 @@ class Outcome:
     routes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
     refusals: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    fits: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     spectral: Sequence[Mapping[str, Any]] = ()
 
 
@@ -133,13 +134,18 @@ def _on_a_stack(run: Run) -> Outcome:
         measurements=notebook.measurements,
         base=model.stack.manifest.base.model_dump(),
         trained_parameters=adapter + trained,
-        stored_parameters=adapter * last + kept,
+        stored_parameters=sum(_stored_numbers(model, d) for d in names) + kept,
         tokens=sum(line["tokens"] for line in steps),
         holds=shape is None,
         answers=notebook.answers,
         routes={d: {str(r): chosen.count(r) for r in dict.fromkeys(chosen)} for d, chosen in routes.items()},
         shares={d: shares.get(d, 0.0) for d in names} if shape is not None else {},
         refusals=_refusals(model),
+        fits={
+            e["domain"]: e["verdict"].get("fits", {})
+            for e in model.stack.read_ledger()
+            if e["kind"] == "learn" and e.get("verdict")
+        },
         spectral=[_spectral_line(line) for line in steps if "certificate" in line],
     )
 
@@ -234,6 +240,12 @@ def _metrics(model: ContinualModel, domain: str) -> list[dict[str, Any]]:
     """The steps of a domain's learning: the stack keeps each once, however often it was killed."""
     record = model.stack.manifest.domain(domain)
     return model.stack.read_lines(f"{record.adapter_learnt or record.adapter}/metrics.jsonl")
+
+
+def _stored_numbers(model: ContinualModel, domain: str) -> int:
+    """Of the LoRA it is served with, whose rank may have grown."""
+    folder = model.stack.manifest.domain(domain).adapter
+    return sum(a.size for a in model.stack.read_tensors(f"{folder}/adapter_model.safetensors").values())
 
 
 def _spectral_line(step: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 
 from torch import nn
 
-from crma.model.architecture import linear_shape, lora_targets, residual_writes
+from crma.model.architecture import backbone_sites, linear_shape, lora_targets
 
 __all__ = ["matched_rank"]
 
@@ -19,5 +19,5 @@ def matched_rank(model: nn.Module, *, rank: int, directions: int) -> int:
     """
     shapes = [linear_shape(model.get_submodule(target)) or (0, 0) for target in lora_targets(model)]
     a_rank = sum(d_in + d_out for d_in, d_out in shapes)
-    shared = sum(directions * (s.d_in + s.d_out) + (2 * directions) ** 2 for s in residual_writes(model))
+    shared = sum(directions * (s.d_in + s.d_out) + (2 * directions) ** 2 for s in backbone_sites(model))
     return math.ceil((rank * a_rank + shared) / a_rank)

@@ -48,7 +48,7 @@ class Plan:
     sizes: Sizes
     learn: LearnConfig  # of crma; the others' differ as `crma.benchmark.conditions` says
     matched_rank: int  # a LoRA alone of this rank trains as many numbers as crma's LoRA with its backbone
-    directions: int = 16
+    directions: int = 10
     orders: tuple[int, ...] = (0,)
     rates: Mapping[str, float] = field(default_factory=dict)  # condition -> its rate in units of `learn.lr`
 
@@ -78,7 +78,7 @@ class Recipe:
 # Eight rows are two steps an epoch: as few as a domain can have, since there is the more to share the fewer there are.
 _NEAR = Plan(
     sizes=Sizes(train=8, validation=16, test=24, max_tokens=224),
-    learn=LearnConfig(epochs=3, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=4, rank=8, max_length=224),
+    learn=LearnConfig(epochs=3, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-3, batch_size=4, rank=8, max_length=224),
     matched_rank=19,
     orders=(0, 1, 2),
     rates={"joint": 0.5},  # eight domains at once are eight times the steps
@@ -94,7 +94,7 @@ RECIPES: Mapping[str, Recipe] = {
                 "worlds": Plan(
                     sizes=Sizes(train=16, validation=4, test=4, max_tokens=128),
                     learn=LearnConfig(
-                        epochs=2, lr=1e-2, lr_backbone=1e-2, lr_mixing=5e-2, batch_size=4, rank=2, max_length=128
+                        epochs=2, lr=1e-2, lr_backbone=1e-2, lr_mixing=1e-2, batch_size=4, rank=2, max_length=128
                     ),
                     matched_rank=4,
                     directions=2,
@@ -111,7 +111,7 @@ RECIPES: Mapping[str, Recipe] = {
                 "worlds-five": Plan(
                     sizes=Sizes(train=80, validation=20, test=20, max_tokens=128),
                     learn=LearnConfig(
-                        epochs=4, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-2, batch_size=4, rank=8, max_length=128
+                        epochs=4, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-3, batch_size=4, rank=8, max_length=128
                     ),
                     matched_rank=19,
                 )
@@ -126,7 +126,7 @@ RECIPES: Mapping[str, Recipe] = {
                 "far": Plan(
                     sizes=Sizes(train=160, validation=40, test=48, max_tokens=128),
                     learn=LearnConfig(
-                        epochs=2, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=8, rank=8, max_length=128
+                        epochs=2, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-3, batch_size=8, rank=8, max_length=128
                     ),
                     matched_rank=19,
                     orders=(0, 1),
@@ -142,7 +142,7 @@ RECIPES: Mapping[str, Recipe] = {
                 "far": Plan(
                     sizes=Sizes(train=500, validation=100, test=200, max_tokens=256),
                     learn=LearnConfig(
-                        epochs=2, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-2, batch_size=8, rank=8, max_length=256
+                        epochs=2, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-3, batch_size=8, rank=8, max_length=256
                     ),
                     matched_rank=19,
                     orders=(0, 1, 2),
@@ -154,12 +154,13 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def recipe_named(name: str, *, lr: float | None = None, base: str | None = None) -> Recipe:
+def recipe_named(name: str, *, lr: float | None = None, base: str | None = None, rows: int | None = None) -> Recipe:
     """A recipe, or the same with one thing changed and receipts of its own.
 
     Args:
         lr: another learning rate of the LoRA, the backbone's rates scaled alike, for every condition: a point of the
             grid that rates are chosen from ("small-lr0.001").
+        rows: another number of training rows a domain, at the recipe's rates ("small-rows25").
         base: another base model ("small-gemma3-270m"); the rank of the control is matched to its shapes.
     """
     if name not in RECIPES:
@@ -173,6 +174,11 @@ def recipe_named(name: str, *, lr: float | None = None, base: str | None = None)
         }
         short = re.sub(r"[^A-Za-z0-9.-]+", "-", base.rstrip("/").rsplit("/", 1)[-1])
         recipe = replace(recipe, name=f"{recipe.name}-{short}", base=base, streams=streams)
+    if rows is not None:
+        streams = {
+            stream: replace(plan, sizes=replace(plan.sizes, train=rows)) for stream, plan in recipe.streams.items()
+        }
+        recipe = replace(recipe, name=f"{recipe.name}-rows{rows}", streams=streams)
     if lr is not None:
         streams = {
             stream: replace(plan, learn=_at_rate(plan.learn, lr), rates={}) for stream, plan in recipe.streams.items()

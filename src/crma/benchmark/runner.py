@@ -193,7 +193,7 @@ def _normal(settings: Mapping[str, Any]) -> dict[str, Any]:
         learn = {k: v for k, v in learn.items() if k not in (OF_THE_BACKBONE | _GONE) - heeded}
     return {
         "learn": LearnConfig(**learn) if learn.keys() <= LearnConfig.model_fields.keys() else learn,
-        "backbone": BackboneConfig(**shape) if shape else None,
+        "backbone": BackboneConfig.stored(shape) if shape else None,
         "condition": dict(settings["condition"]),
     }
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from crma.errors import ConfigError, UnknownDomainError
 from crma.model.architecture import linear_shape, lora_targets
 
-__all__ = ["AdapterConfig", "Adapters", "Weights", "from_file", "peft_config", "to_file"]
+__all__ = ["AdapterConfig", "Adapters", "Weights", "from_file", "peft_config", "rank_of", "to_file"]
 
 # {target: (A [r, i], B [d, r])}, float32, the scaling not yet in B.
 Weights = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -42,6 +42,10 @@ class AdapterConfig(BaseModel):
     @property
     def scaling(self) -> float:
         return self.alpha / self.rank
+
+    def of_rank(self, rank: int) -> AdapterConfig:
+        """The same scaling at another rank."""
+        return self.model_copy(update={"rank": rank, "alpha": self.scaling * rank})
 
 
 class Adapters:
@@ -166,6 +170,10 @@ class Adapters:
             parent, _, child = name.rpartition(".")
             setattr(self.model.get_submodule(parent), child, layer.get_base_layer())
         del self.model.peft_config
+
+
+def rank_of(weights: Weights) -> int:
+    return next(iter(weights.values()))[0].shape[0]
 
 
 def to_file(weights: Weights) -> dict[str, np.ndarray]:

@@ -1,15 +1,18 @@
-"""Where a decoder reads its residual stream and where it writes to it, by the names its family uses."""
+"""The projections of a decoder that are adapted, by the names its family uses."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
 from crma.errors import BaseModelError
 
-__all__ = ["Site", "decoder_of", "linear_shape", "lora_targets", "residual_writes"]
+__all__ = ["Site", "Where", "backbone_sites", "decoder_of", "linear_shape", "lora_targets"]
+
+Where = Literal["lora-targets", "residual-writes"]
 
 # One write of the attention and one of the MLP a block. Llama, Mistral, Gemma, Qwen, Phi-3: o_proj and down_proj;
 # GPT-NeoX, Falcon: dense and dense_4h_to_h; OPT, Phi-2: out_proj or dense, and fc2; GPT-2: c_proj twice.
@@ -23,7 +26,7 @@ _OTHER_TOWERS = ("vision", "audio", "visual", "image", "crma_backbone", "lora_")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Site:
-    """One projection that writes to the residual stream: z [.., d_out] = W x, x [.., d_in]."""
+    """One projection that the backbone adds to: z [.., d_out] = W x, x [.., d_in]."""
 
     name: str  # the module's qualified name in the base model
     layer: int
@@ -64,17 +67,13 @@ def linear_shape(module: nn.Module) -> tuple[int, int] | None:
     return (int(d_in), int(d_out)) if isinstance(d_in, int) and isinstance(d_out, int) else None
 
 
-def residual_writes(model: nn.Module) -> tuple[Site, ...]:
-    """The sites of `model`, in the order of its blocks.
+def backbone_sites(model: nn.Module, where: Where = "lora-targets") -> tuple[Site, ...]:
+    """The sites of `model`, in the order of its blocks: all that a domain's LoRA is put on, or of these the ones that
+    write to the residual stream.
 
     Raises:
         BaseModelError: none was found, or a mixture of experts (whose experts are not single projections).
     """
-    sites = []
-    for name, layer, module in _in_blocks(model, _WRITES):
-        shape = linear_shape(module)
-        assert shape is not None
-        sites.append(Site(name=name, layer=layer, d_in=shape[0], d_out=shape[1]))
     if any(name.rsplit(".", 1)[-1] == "experts" for name, _ in model.named_modules()):
         raise BaseModelError(
             "a mixture of experts is not supported",
@@ -82,13 +81,18 @@ def residual_writes(model: nn.Module) -> tuple[Site, ...]:
             expected="a dense decoder: one projection of each MLP writes to the residual stream",
             next_step="choose a dense model of the same family",
         )
-    if not sites:
+    if not _in_blocks(model, _WRITES):
         raise BaseModelError(
             "no projection that writes to the residual stream was found",
             where=type(model).__name__,
             expected=f"decoder blocks with linear layers named one of {', '.join(_WRITES)}",
             next_step="use a dense decoder of a known family, or add its names to crma/model/architecture.py",
         )
+    sites = []
+    for name, layer, module in _in_blocks(model, _READS + _WRITES if where == "lora-targets" else _WRITES):
+        shape = linear_shape(module)
+        assert shape is not None
+        sites.append(Site(name=name, layer=layer, d_in=shape[0], d_out=shape[1]))
     return tuple(sites)
 
 

@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from crma.errors import BaseModelError, ConfigError, TrainingDivergedError
-from crma.model.architecture import Site, decoder_of, residual_writes
+from crma.model.architecture import Site, Where, backbone_sites, decoder_of
 from crma.model.birkhoff import Certificate, project_to_birkhoff, spectral_certificate
 
 __all__ = [
@@ -56,12 +56,20 @@ class BackboneConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     frames: Literal["contraction", "learnt", "light", "lora"] = "contraction"
-    directions: int = Field(default=16, ge=1, le=512, description="n, the directions a site reads, mixes and writes")
+    where: Where = Field(
+        default="lora-targets", description="the projections that are its sites: all a LoRA is on, or the two writes"
+    )
+    directions: int = Field(default=10, ge=1, le=512, description="n, the directions a site reads, mixes and writes")
     strength: float = Field(default=0.5, gt=0, le=4, description="ρ: ‖ΔW‖₂ ≤ ρ ‖W‖₂ (not of the light form)")
     mixing: Literal["doubly-stochastic", "row-stochastic", "free", "none"] = "doubly-stochastic"
     diagonal: float = Field(default=3.0, ge=0.1, le=80, description="c: the logits start at c·I")
     sweeps: int = Field(default=5, ge=1, le=50, description="Sinkhorn sweeps before the exact rounding")
     seed: int = 0
+
+    @classmethod
+    def stored(cls, settings: Mapping[str, Any]) -> Self:
+        """As a stack or a receipt holds it. Those of before `where` had their sites at the residual writes."""
+        return cls(**{"where": "residual-writes", **settings})
 
     @property
     def bounded(self) -> bool:
@@ -104,7 +112,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.sites, self.config = sites, config
         n = config.directions
-        narrowest = min(min(s.d_in, s.d_out) for s in sites)
+        written = config.frames in ("learnt", "light")  # frames that are orthonormal on the side of the output too
+        narrowest = min(min(s.d_in, s.d_out) if written else s.d_in for s in sites)
         if n > narrowest:
             raise ConfigError("more directions than the narrowest site is wide", expected=f"≤ {narrowest}", got=n)
         self._bypassed = False
@@ -115,18 +124,17 @@ class Backbone(nn.Module):
         generator = torch.Generator().manual_seed(config.seed)
         learnt = config.frames != "light"
 
-        def frames(groups: Mapping[int, list[int]]) -> nn.ParameterDict:
-            drawn = {
-                str(width): _orthonormal(torch.randn(len(members), width, n, generator=generator)).contiguous()
-                for width, members in groups.items()
-            }
-            return nn.ParameterDict({width: nn.Parameter(value, learnt) for width, value in drawn.items()})
+        def frames(groups: Mapping[int, list[int]], *, zero: bool = False) -> nn.ParameterDict:
+            made = nn.ParameterDict()
+            for width, members in groups.items():
+                drawn = torch.randn(len(members), width, n, generator=generator)
+                value = torch.zeros_like(drawn) if zero else _orthonormal(drawn).contiguous()
+                made[str(width)] = nn.Parameter(value, learnt)
+            return made
 
         self.frames_in = frames(self._in_groups) if learnt else nn.ParameterDict()
-        self.frames_out = frames(self._out_groups)
-        if config.frames in ("contraction", "lora"):  # begins as LoRA does: one side zero
-            for value in self.frames_out.values():
-                value.data.zero_()
+        # A contraction begins as LoRA does: one side zero.
+        self.frames_out = frames(self._out_groups, zero=config.frames in ("contraction", "lora"))
         noise = 0.01 * torch.randn(len(sites), 2 * n, 2 * n, generator=generator)
         mixes = config.mixing != "none" and config.frames != "lora"
         self.logits = nn.Parameter(config.diagonal * torch.eye(2 * n) + noise, mixes)
@@ -403,7 +411,7 @@ def attach_backbone(model: nn.Module, config: BackboneConfig) -> Backbone:
     """
     if getattr(model, "crma_backbone", None) is not None:
         raise BaseModelError("this model has a backbone already", next_step="load the base anew")
-    sites = residual_writes(model)
+    sites = backbone_sites(model, config.where)
     modules = dict(model.named_modules())
     if any(f"{site.name}.base_layer" in modules for site in sites):
         raise BaseModelError(

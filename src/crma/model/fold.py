@@ -61,21 +61,29 @@ def fold(model: nn.Module, backbone: Backbone | None, weights: Weights, scaling:
     return folded
 
 
-def absorb(weights: Weights, scaling: float, gone: Factors, come: Factors, *, follow: float = 0.0) -> Weights:
-    """The LoRA of the same rank that answers under the backbone `come` most nearly as `weights` do `follow` of the way
-    from `gone` to it: 0 answers as under `gone`, 1 leaves the LoRA as it is.
+def absorb(
+    weights: Weights, scaling: float, gone: Factors, come: Factors, *, follow: float = 0.0, rank: int | None = None
+) -> Weights:
+    """The LoRA of `rank` that answers under the backbone `come` most nearly as `weights` do `follow` of the way from
+    `gone` to it: 0 answers as under `gone`, 1 leaves the LoRA as it is.
 
     At each site the best approximation, in the Frobenius norm, of scaling·B A + (1 − follow)(gone − come) by a matrix
-    of A's rank: its leading singular triplets, found from the triangular factors, never forming a d × i matrix. Where
+    of that rank: its leading singular triplets, found from the triangular factors, never forming a d × i matrix. Where
     what is needed has no higher rank, the answer is exact. No data is needed.
+
+    Args:
+        rank: of the LoRA that is made, on every target; None is that of `weights`.
     """
-    made: Weights = dict(weights)
-    for target, (left_gone, reads_gone) in gone.items():
-        left_come, reads_come = come[target]
-        a, b = weights[target]
+    made: Weights = {}
+    for target, (a, b) in weights.items():
+        wanted = a.shape[0] if rank is None else rank
+        if target not in gone:
+            made[target] = (a, b) if wanted == a.shape[0] else _nearest(scaling * b, a, wanted, scaling)
+            continue
+        (left_gone, reads_gone), (left_come, reads_come) = gone[target], come[target]
         part = 1.0 - follow
         left = np.concatenate([scaling * b, part * left_gone, -part * left_come], axis=1)
-        made[target] = _nearest(left, np.concatenate([a, reads_gone, reads_come], axis=0), a.shape[0], scaling)
+        made[target] = _nearest(left, np.concatenate([a, reads_gone, reads_come], axis=0), wanted, scaling)
     return made
 
 
@@ -95,7 +103,7 @@ def _nearest(left: np.ndarray, right: np.ndarray, rank: int, scaling: float) -> 
     q_left, r_left = np.linalg.qr(left.astype(np.float64))
     q_right, r_right = np.linalg.qr(right.T.astype(np.float64))
     u, s, v = np.linalg.svd(r_left @ r_right.T)
-    k = min(rank, len(s))  # a site narrower than the rank leaves the other directions empty
+    k = min(rank, len(s))  # what has a lower rank leaves the other directions empty
     root = np.sqrt(s[:k])  # shared between both sides, as training keeps them of one size
     a = np.zeros((rank, right.shape[1]), dtype=np.float32)
     b = np.zeros((left.shape[0], rank), dtype=np.float32)

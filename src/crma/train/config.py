@@ -14,7 +14,7 @@ __all__ = ["OF_THE_BACKBONE", "LearnConfig", "derived_seed"]
 
 # Settings that do nothing where there is no backbone.
 OF_THE_BACKBONE = frozenset(
-    {"lr_backbone", "lr_mixing", "propose", "verify", "budget", "follow", "absorb", "tolerance"}
+    {"lr_backbone", "lr_mixing", "propose", "verify", "budget", "follow", "widen", "absorb", "tolerance"}
 )
 
 
@@ -27,7 +27,7 @@ class LearnConfig(BaseModel):
     lr: float = Field(default=1e-3, gt=0, le=1e3, description="of the domain's LoRA")
     lr_backbone: float = Field(default=1e-3, gt=0, le=1e3, description="of the backbone's frames")
     lr_mixing: float = Field(
-        default=1e-2, gt=0, le=1e3, description="of the backbone's mixing logits (and gates, where it has them)"
+        default=1e-3, gt=0, le=1e3, description="of the backbone's mixing logits (and gates, where it has them)"
     )
     batch_size: int = Field(default=8, ge=1)
     rank: int = Field(default=8, ge=1, le=512)
@@ -55,6 +55,11 @@ class LearnConfig(BaseModel):
         description="shares of the backbone's movement in which an earlier domain may take part, tried on its "
         "validation rows: 1 goes all the way with its LoRA as it is; below that its LoRA is fitted, data-free, to take "
         "over the rest, 0 all of it",
+    )
+    widen: bool = Field(
+        default=True,
+        description="where a fit of an earlier LoRA's own rank cannot keep what the domain had, it may have as many "
+        "more as the backbone has directions",
     )
     absorb: bool = Field(default=True, description="the new LoRA takes over what the backbone was refused, data-free")
     tolerance: float = Field(default=0.0, ge=0, description="relative validation loss that is not called worse")
