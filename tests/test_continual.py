@@ -111,7 +111,7 @@ def test_metrics_show_gradients_of_both_sides_a_layer_and_the_certificate(taught
         assert set(first["grad_norm_layers"][side]) == {"0", "1"}
         total = np.sqrt(sum(v**2 for v in first["grad_norm_layers"][side].values()))
         assert total == pytest.approx(first["grad_norm"][side], rel=1e-4)
-    assert len(first["sites"]) == 4
+    assert len(first["sites"]) == 8
     assert first["certificate"]["norm_bound"] - 1 <= 1.2e-7
     assert first["certificate"]["worst_operator_norm"] <= 1 + 1e-6
     commit = [m for m in lines if m["phase"] == "commit"]

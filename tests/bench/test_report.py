@@ -38,7 +38,10 @@ def test_every_condition_that_is_missing_is_named():
     said = result_tables(toy_suite())["missing"]
     assert "no stream of the kind *near*" in said
     assert "1 seed of the protocol's 3" in said
-    assert "never: base, naive-low-lr, copies-follow, frozen-small, frozen-warm, crma-warm, as-it-is, stay" in said
+    assert (
+        "never: base, naive-low-lr, copies-follow, frozen-small, frozen-uniform, frozen-warm, crma-warm, as-it-is, stay"
+        in said
+    )
     assert "routers not measured: tfidf, single, random" in said
     uneven = [*toy_suite(), *(r for r in toy_suite(seed=1) if r.condition != "joint")]
     assert "joint in 1 of 2 runs" in result_tables(uneven)["missing"]
@@ -66,10 +69,27 @@ def test_domains_seeds_shares_routes_and_answers():
     assert law[-2].startswith("+10.00 %")
     assert code[-3] == "2.7000"
     assert _rows(tables["small/far/seeds"])["0"][:6] == ["1", "2.7500", "1.6000", "2.0000", "1.9000", "1.8000"]
-    assert "law 1 → code 0.25" in tables["small/far/shares"]
+    assert "| law 1 → code 0.25 | - | - |" in tables["small/far/shares"]
     assert "7 of 8 (87.5%)" in tables["small/far/routers"]
     assert "| naive | served | 3 of 4 | 75.0% |" in tables["small/far/answers"]
     assert "small/far/ablations" not in tables
+
+
+def test_how_far_earlier_domains_followed_stands_beside_the_shares():
+    def fit(follow: float, rank: int) -> dict[str, float]:
+        return {"follow": follow, "rank": rank}
+
+    suite = [
+        r.model_copy(
+            update={
+                "fits": {"law": {}, "code": {"law": fit(0.25, 8)}, "art": {"law": fit(0.0, 18), "code": fit(0.5, 8)}},
+                "config": {"learn": {"rank": 8}},
+            }
+        )
+        for r in toy_suite()
+        if r.condition == "crma"
+    ]
+    assert "| law 1 → code 0.25 | 25% | 1 of 3 |" in result_tables(suite)["small/far/shares"]
 
 
 def test_ablations_stand_beside_what_they_ablate():

@@ -58,6 +58,39 @@ def test_an_adapter_changes_nothing_until_it_is_taught_and_nothing_while_it_is_o
     assert torch.equal(logits(model), base)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_lora_reads_along_orthonormal_directions_of_its_seed(dtype: torch.dtype):
+    model = toy_model(dtype=dtype)
+    adapters = Adapters(model)
+    for name, seed in (("a", 1), ("again", 1), ("b", 2)):
+        adapters.add(name, CONFIG, seed=seed)
+    for target, (a, b) in adapters.weights("a").items():
+        np.testing.assert_allclose(a @ a.T, np.eye(4), atol=1e-6)
+        assert not b.any()
+        assert np.array_equal(a, adapters.weights("again")[target][0])
+        assert not np.allclose(a, adapters.weights("b")[target][0], atol=0.1)
+    first, *others = (a for a, _ in adapters.weights("a").values())
+    assert not any(np.allclose(first, a, atol=0.1) for a in others if a.shape == first.shape)
+
+
+def test_more_rows_than_columns_are_of_length_one_and_peft_s_own_are_shorter():
+    model = toy_model()
+    adapters = Adapters(model)
+    adapters.add("many", AdapterConfig(rank=40, alpha=80.0))
+    narrow = [a for a, _ in adapters.weights("many").values() if a.shape[1] < 40]
+    assert narrow
+    for a in narrow:
+        np.testing.assert_allclose(np.linalg.norm(a, axis=1), 1.0, atol=1e-6)
+    adapters.add("peft", AdapterConfig(rank=4, reads="uniform"))
+    lengths = np.concatenate([np.linalg.norm(a, axis=1) for a, _ in adapters.weights("peft").values()])
+    assert 0.5 < lengths.mean() < 0.65  # 1/√3
+
+
+def test_another_rank_keeps_the_scaling():
+    wide = AdapterConfig(rank=8, alpha=12.0, dropout=0.1).of_rank(18)
+    assert (wide.rank, wide.alpha, wide.scaling, wide.dropout) == (18, 27.0, 1.5, 0.1)
+
+
 def test_only_the_loras_are_float32_over_a_bfloat16_base():
     model = toy_model(dtype=torch.bfloat16)
     adapters = Adapters(model)

@@ -171,9 +171,10 @@ def test_two_processes_learn_what_one_learns(alone, kind, request):
 @pytest.mark.parametrize("kind", ["data_parallel", "fsdp2"])
 def test_verified_promotion_decides_alike(alone, kind, request):
     one, two = alone["float32"], request.getfixturevalue(kind)["float32"]
-    assert [learnt["share"] for learnt in one.seen[0]["learnt"]] == [1.0, 0.5]  # or nothing was refused
+    shares = [learnt["share"] for learnt in one.seen[0]["learnt"]]
+    assert shares[0] == 1.0 > shares[1] > 0.0  # or nothing was refused
     for process in two.seen:
-        assert [learnt["share"] for learnt in process["learnt"]] == [1.0, 0.5]
+        assert [learnt["share"] for learnt in process["learnt"]] == shares
         assert process["learnt"][1]["losses"] == two.seen[0]["learnt"][1]["losses"]  # all processes go by one number
         # The base has the same weights everywhere: shared work must give the same bits, not nearly the same.
         assert [x["loss_base"] for x in process["learnt"]] == [x["loss_base"] for x in one.seen[0]["learnt"]]

@@ -28,6 +28,7 @@ _LABELS: Mapping[str, str] = {
     "joint": "one LoRA, all domains at once (joint)",
     "frozen-small": "a LoRA a domain, CRMA's rank (frozen-small)",
     "frozen": "a LoRA a domain, CRMA's size (**frozen**, the control)",
+    "frozen-uniform": "frozen, its LoRAs begun as PEFT has it (frozen-uniform)",
     "frozen-warm": "frozen, each LoRA begun as the nearest earlier one (frozen-warm)",
     "crma-warm": "CRMA, each LoRA begun as the nearest earlier one (crma-warm)",
     "crma-pinned": "CRMA, each adapter under its own snapshot (pinned)",
@@ -51,6 +52,7 @@ _MAIN = (
     "joint",
     "frozen-small",
     "frozen",
+    "frozen-uniform",
     "frozen-warm",
     "crma-warm",
     "crma-pinned",
@@ -439,8 +441,17 @@ def _shares_table(runs: Sequence[Run]) -> str | None:
             receipt = run.receipts.get(condition)
             if receipt is not None and receipt.shares:
                 shown = " → ".join(f"{d} {receipt.shares[d]:g}" for d in run.order if d in receipt.shares)
-                rows.append([condition, str(run.seed), shown])
-    return _table(["condition", "seed", "in the order of learning"], rows) if rows else None
+                rows.append([condition, str(run.seed), shown, *_fit_cells(receipt)])
+    head = ["condition", "seed", "in the order of learning", "earlier ones followed, mean", "fits at a larger rank"]
+    return _table(head, rows) if rows else None
+
+
+def _fit_cells(receipt: Receipt) -> tuple[str, str]:
+    fits = [fit for moved in receipt.fits.values() for fit in moved.values()]
+    own = receipt.config.get("learn", {}).get("rank")
+    if not fits or own is None:
+        return _NONE, _NONE
+    return f"{_mean([fit['follow'] for fit in fits]):.0%}", f"{sum(f['rank'] > own for f in fits)} of {len(fits)}"
 
 
 def _routers_table(runs: Sequence[Run]) -> str | None:

@@ -78,6 +78,12 @@ CONDITIONS: Mapping[str, Condition] = {
         Condition(name="frozen-small", says="a LoRA a domain, of crma's rank", learner="stack", rank="adapter"),
         Condition(name="frozen", says="a LoRA a domain, as many trained numbers as crma", learner="stack"),
         Condition(
+            name="frozen-uniform",
+            says="frozen, each LoRA's A begun as PEFT has it, not with orthonormal rows",
+            learner="stack",
+            learn={"reads": "uniform"},
+        ),
+        Condition(
             name="frozen-warm",
             says="frozen, each LoRA begun as the nearest earlier one: a warm start without a backbone",
             learner="stack",

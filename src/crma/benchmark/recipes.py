@@ -27,6 +27,7 @@ CONTROLS = (
     "naive-low-lr",
     "copies-follow",
     "frozen-small",
+    "frozen-uniform",
     "frozen-warm",
     "as-it-is",
     "stay",

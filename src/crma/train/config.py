@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -33,6 +33,9 @@ class LearnConfig(BaseModel):
     rank: int = Field(default=8, ge=1, le=512)
     alpha: float | None = Field(default=None, gt=0, description="LoRA's alpha; None is 2 × rank")
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    reads: Literal["orthonormal", "uniform"] = Field(
+        default="orthonormal", description="how a LoRA's A begins: orthonormal rows, or as PEFT has it"
+    )
     max_length: int = Field(default=512, ge=8, description="tokens a row; longer ones lose context on the left")
     seed: int = 0
     limit: int | None = Field(default=None, ge=1, description="training rows taken")
@@ -85,7 +88,9 @@ class LearnConfig(BaseModel):
 
     @property
     def adapter(self) -> AdapterConfig:
-        return AdapterConfig(rank=self.rank, alpha=self.alpha or 2.0 * self.rank, dropout=self.dropout)
+        return AdapterConfig(
+            rank=self.rank, alpha=self.alpha or 2.0 * self.rank, dropout=self.dropout, reads=self.reads
+        )
 
 
 def derived_seed(seed: int, purpose: str) -> int:
