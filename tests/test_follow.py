@@ -188,6 +188,7 @@ def test_a_fit_takes_more_directions_where_its_own_cannot_keep_the_domain(
         assert opened.score_rows(opened.kept("medicine", "test")).loss == pytest.approx(record.loss_now, rel=1e-6)
     file = opened.stack.read_json(f"{record.adapter}/adapter_config.json")
     assert (file["r"], file["lora_alpha"]) == (rank, CONFIG.adapter.scaling * rank)
+    assert [d["rank"] for d in opened.status()["domains"]] == [rank, 4]
     exported = opened.export(tmp_path / "out")["domains"]
     assert {d: e["rank"] for d, e in exported.items()} == {"medicine": rank + 3, "law": 4 + 3}
     # A third domain can move the backbone on over it, and start as it (which has another rank) or not.

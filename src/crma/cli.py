@@ -402,7 +402,7 @@ def status(stack: StackArg, as_json: AsJson = False) -> None:
     if as_json:
         _print_json(found)
         return
-    table = Table("domain", "base", "after", "now", "drift pinned", "drift floating", "snapshot")
+    table = Table("domain", "base", "after", "now", "drift pinned", "drift floating", "snapshot", "rank")
     for d in found["domains"]:
         table.add_row(
             d["name"],
@@ -412,6 +412,7 @@ def status(stack: StackArg, as_json: AsJson = False) -> None:
             _percent(d["drift_pinned_pct"]),
             _percent(d["drift_floating_pct"]),
             d["snapshot_pinned"] or "none",
+            str(d["rank"]),
         )
     out.print(table)
     for s in found["snapshots"]:
