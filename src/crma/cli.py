@@ -105,8 +105,9 @@ def bench_run(
         import torch
 
         torch.set_num_threads(threads)
+    chosen = recipe_named(recipe, lr=lr, base=base, rows=rows)
     written = run_recipe(
-        recipe_named(recipe, lr=lr, base=base, rows=rows),
+        chosen,
         results,
         work,
         stream=stream,
@@ -119,7 +120,7 @@ def bench_run(
     if as_json:
         _print_json({"written": [str(path) for path in written]})
     else:
-        out.print(f"{len(written)} receipts written under {results / recipe}", highlight=False)
+        out.print(f"{len(written)} receipts written under {results / chosen.name}", highlight=False)
 
 
 @bench_app.command("general")
@@ -227,6 +228,7 @@ def learn(
     lr: float | None = None,
     lr_backbone: float | None = None,
     lr_mixing: float | None = None,
+    lr_gate: float | None = None,
     batch_size: int | None = None,
     rank: int | None = None,
     max_length: int | None = None,
@@ -261,6 +263,7 @@ def learn(
         "lr": lr,
         "lr_backbone": lr_backbone,
         "lr_mixing": lr_mixing,
+        "lr_gate": lr_gate,
         "batch_size": batch_size,
         "rank": rank,
         "max_length": max_length,

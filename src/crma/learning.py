@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from crma.model.backbone import State, distance
 from crma.model.fold import Factors, absorb
 from crma.served import UNSAVED, ServedStack
 from crma.session import Session
-from crma.stack.layout import WORK, DomainRecord, SnapshotRecord
+from crma.stack.layout import WORK, DomainRecord, Fit, SnapshotRecord
 from crma.stack.stack import Transaction
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.loop import Checkpoint, Group, StepReport, fit
@@ -58,13 +58,6 @@ class Learnt:
     rows: Mapping[str, int]
     seconds: float
     losses: Mapping[str, float | None]  # every domain's test loss, each with what it is served with now
-
-
-class _Fit(TypedDict):
-    """How an earlier domain's LoRA was fitted to a moved backbone."""
-
-    follow: float
-    rank: int
 
 
 class Learning:
@@ -143,7 +136,8 @@ class Learning:
         return self._publish(split, counts, rendered, session, verdict, new)
 
     def _warm_start(self, rows: Sequence[Rendered], session: Session) -> None:
-        """Begin as the earlier domain's LoRA under which the new rows lose least; those of another rank are passed by.
+        """Begin as the earlier domain's LoRA under which the new rows lose least; those of another rank or scaling are
+        passed by, also where it was a fit that grew.
 
         A copy: the earlier domain keeps its own. Chosen on training rows, since validation rows judge what comes of it.
         """
@@ -153,7 +147,8 @@ class Learning:
             losses = {}
             for record in self.served.stack.manifest.domains:
                 with self.served.serving(record.name, snapshot=head):
-                    if self.served.adapters.configs[record.name] == self.config.adapter:
+                    there, wanted = self.served.adapters.configs[record.name], self.config.adapter
+                    if (there.rank, there.alpha) == (wanted.rank, wanted.alpha):
                         losses[record.name] = self._loss(rows[:_WARM_ROWS])
             if not losses:
                 return
@@ -243,9 +238,11 @@ class Learning:
         if phase == "propose" and self.served.backbone is not None:
             frames, mixing = self.served.backbone.trained()
             layers = self.served.backbone.layers()
+            gates = {name: mixing.pop(name) for name in ("gate",) if name in mixing}
             for name, lr, parameters in (
                 ("frames", self.config.lr_backbone, frames),
                 ("mixing", self.config.lr_mixing, mixing),
+                ("gates", self.config.lr_gate, gates),
             ):
                 if parameters:
                     groups.append(Group(name=name, side="backbone", lr=lr, parameters=parameters, layers=layers))
@@ -324,7 +321,7 @@ class Learning:
         }
         self.on_event("phase", {"phase": "verify", "domain": self.domain, "earlier": sorted(references)})
 
-        fits: dict[str, _Fit] = {}
+        fits: dict[str, Fit] = {}
         moved: float | None = None  # the share that is in the model: all domains are asked about one before the next
         now: Factors = {}
 
@@ -340,13 +337,15 @@ class Learning:
                 self.served.place(earlier, self.served.absorbed(earlier, follow, now, rank=rank))
                 return self._loss(rows)
 
-            loss = math.inf
+            best: float | None = None
             for rank in self._ranks(earlier):
                 follow, loss = furthest_follow(self.config.follow, references[earlier], partial(under, rank))
-                fits[earlier] = {"follow": follow, "rank": rank}
-                if loss <= references[earlier]:
+                if best is None or loss < best:
+                    best, fits[earlier] = loss, Fit(follow=follow, rank=rank)
+                if self._no_worse(best, references[earlier]):
                     break
-            return loss
+            assert best is not None
+            return best
 
         if self.config.verify:
             verdict = verify_proposal(references, loss_of, budget=max(self.config.budget, self.config.tolerance))
@@ -357,7 +356,7 @@ class Learning:
                 "share": verdict.share,
                 "losses": dict(verdict.losses),
                 "trials": [_finite(asdict(t)) for t in verdict.trials],
-                "fits": {d: fits[d] for d in verdict.losses if d in fits},
+                "fits": {d: fits[d].model_dump() for d in verdict.losses if d in fits},
             }
         )
         self.on_event("note", {"text": f"the backbone goes {verdict.share:.0%} of the proposed way"})
@@ -398,8 +397,10 @@ class Learning:
         moved = verdict is not None and (verdict.share > 0 or manifest.head is None)
         snapshot = manifest.next_snapshot_id if moved else manifest.head
         moved_by = self._moved_by(manifest.head, new) if moved else None
-        fitted = self._fitted(session) if verdict is not None and verdict.share > 0 else {}
-        records = [self._remeasure(d, snapshot, verdict, fitted) for d in manifest.domains]
+        fits = self._fits(session) if verdict is not None and verdict.share > 0 else {}
+        now = self.served.factors_now() if any(fit.follow < 1.0 for fit in fits.values()) else None
+        fitted = {d: self.served.absorbed(d, f.follow, now, rank=f.rank) for d, f in fits.items() if f.follow < 1.0}
+        records = [self._remeasure(d, snapshot, verdict, fits, fitted) for d in manifest.domains]
         router = self.served.router_with(self.domain, split)
         weights = self.served.adapters.weights(self.domain)
         peft = self._peft_config(self.config.adapter)
@@ -491,17 +492,16 @@ class Learning:
             return None
         return distance(self.served.backbone, before, new)
 
-    def _fitted(self, session: Session) -> dict[str, Weights]:
-        """The earlier LoRAs that are served fitted to the backbone as it stands now; computed, not remembered."""
-        chosen: Mapping[str, _Fit] = session.get("verdict")["fits"]
-        now, lowest = self.served.factors_now(), min(self.config.follow)
-        fitted = {}
-        for name in (d.name for d in self.served.stack.manifest.domains if d.rows_kept):
-            # Without validation rows it was not asked, and stays as near as it can.
-            fit = chosen.get(name) or {"follow": lowest, "rank": self._ranks(name)[-1]}
-            if fit["follow"] < 1.0:
-                fitted[name] = self.served.absorbed(name, fit["follow"], now, rank=fit["rank"])
-        return fitted
+    def _fits(self, session: Session) -> dict[str, Fit]:
+        """How each earlier domain that can be measured stands under the backbone as it is now."""
+        chosen = {d: Fit(**fit) for d, fit in session.get("verdict")["fits"].items()}
+        names = [d.name for d in self.served.stack.manifest.domains if d.rows_kept]
+        lowest = min(self.config.follow)
+        # Without validation rows it was not asked, and stays as near as it can.
+        return {n: chosen.get(n) or Fit(follow=lowest, rank=self._ranks(n)[-1]) for n in names}
+
+    def _no_worse(self, loss: float, reference: float) -> bool:
+        return loss <= reference * (1.0 + self.config.tolerance)
 
     def _ranks(self, earlier: str) -> tuple[int, ...]:
         # Who can only go all the way is not fitted at all.
@@ -522,23 +522,26 @@ class Learning:
         learnt, weights = record.adapter_learnt or record.adapter, fitted[record.name]
         folder = tx.fresh_path(f"adapters/{record.name}")
         tx.write_tensors(f"{folder}/adapter_model.safetensors", to_file(weights), {"format": "pt"})
-        shape = LearnConfig(**record.config).adapter.of_rank(rank_of(weights))
-        tx.write_json(f"{folder}/adapter_config.json", self._peft_config(shape))
+        own = LearnConfig(**record.config).adapter
+        rank = rank_of(weights)
+        tx.write_json(f"{folder}/adapter_config.json", self._peft_config(own.of_rank(rank)))
         if record.adapter != learnt:
             tx.remove(record.adapter)
-        return record.model_copy(update={"adapter": folder, "adapter_learnt": learnt})
+        grown = rank if rank != own.rank else None
+        return record.model_copy(update={"adapter": folder, "adapter_learnt": learnt, "rank": grown})
 
     def _remeasure(
         self,
         record: DomainRecord,
         snapshot: str | None,
         verdict: Verdict | None,
+        fits: Mapping[str, Fit],
         fitted: Mapping[str, Weights],
     ) -> DomainRecord:
         """An earlier domain under the snapshot to come: promoted where its validation loss is no worse, else pinned."""
         if verdict is None or verdict.share == 0.0 or record.rows_kept is None:
             return record  # nothing moved under it
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {"floating": fits[record.name]}
         test = self.served.kept(record.name, "test")
         if record.name in fitted:
             self.served.place(record.name, fitted[record.name])
@@ -548,7 +551,8 @@ class Learning:
             changes["loss_floating"] = self._loss(test, domain=record.name, view="floating", split="test")
         loss = verdict.losses.get(record.name)
         reference = record.validation_loss
-        if loss is not None and reference is not None and loss <= reference * (1.0 + self.config.tolerance):
+        if loss is not None and reference is not None and self._no_worse(loss, reference):
+            changes["floating"] = None
             changes["snapshot_pinned"] = snapshot
             changes["validation_loss"] = loss
             changes["loss_now"] = changes.get("loss_floating", record.loss_now)
@@ -597,7 +601,7 @@ def _backbone_part(checkpoint: Checkpoint) -> State:
     found = {}
     for key, value in checkpoint.tensors.items():
         group, name, kind = key.split("/")
-        if group in ("frames", "mixing") and kind == "value":
+        if group in ("frames", "mixing", "gates") and kind == "value":
             found[name] = value
     return found
 

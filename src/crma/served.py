@@ -127,8 +127,8 @@ class ServedStack:
     def serving(self, domain: str | None, *, snapshot: str | None = None, use_backbone: bool = True) -> Iterator[None]:
         """The model as `domain` is answered: its LoRA and the snapshot it is pinned to.
 
-        `snapshot`: another one; the LoRA then takes over the way to it from the one it is pinned to, but for the
-        smallest share that `follow` allowed when that one was made.
+        `snapshot`: another one; the LoRA is then fitted to it, to the head as it was measured when that was made, to
+        any other by taking over the way from the one it is pinned to, but for the smallest share that `follow` allowed.
         """
         if domain is None:
             with self.untouched():
@@ -144,9 +144,9 @@ class ServedStack:
         else:
             maker = self.stack.manifest.snapshot(chosen).domain if chosen else domain
             by = next((d for d in self.stack.manifest.domains if d.name == maker), record)  # it may be forgotten
-            made = LearnConfig(**{"widen": False, **by.config})  # stacks of before that setting did not
-            rank = self.ranks(domain, widen=made.widen)[-1]
-            self.place(domain, self.absorbed(domain, min(made.follow), rank=rank))
+            fit = record.floating if chosen == self.stack.manifest.head else None
+            follow, rank = (fit.follow, fit.rank) if fit else (min(LearnConfig(**by.config).follow), None)
+            self.place(domain, self.absorbed(domain, follow, rank=rank))
         if use_backbone:
             yield
             return
@@ -186,8 +186,9 @@ class ServedStack:
         """The ranks at which a committed domain's LoRA may be fitted, in the order to try them: its own, and if that
         cannot keep what it had, as many more as the backbone has directions (its export then has twice as many)."""
         record = self.stack.manifest.domain(domain)
-        own = rank_of(self._stored(record.adapter))
-        wide = LearnConfig(**record.config).rank + (self.backbone.config.directions if self.backbone else 0)
+        learnt = LearnConfig(**record.config).rank
+        own = record.rank or learnt
+        wide = learnt + (self.backbone.config.directions if self.backbone else 0)
         return (own, wide) if widen and wide > own else (own,)
 
     def absorbed(self, domain: str, follow: float, now: Factors | None = None, *, rank: int | None = None) -> Weights:

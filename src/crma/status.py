@@ -22,7 +22,7 @@ def status_of(stack: Stack) -> dict[str, Any]:
                 "name": d.name,
                 "learnt": d.learnt,
                 "rows": d.rows,
-                "rank": stack.read_json(f"{d.adapter}/adapter_config.json")["r"],  # of the LoRA as it is served
+                "rank": d.rank or d.config.get("rank"),  # of the LoRA as it is served
                 "snapshot_learnt": d.snapshot_learnt,
                 "snapshot_pinned": d.snapshot_pinned,
                 "loss_base": d.loss_base,

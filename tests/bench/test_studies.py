@@ -8,7 +8,7 @@ from toy_receipts import toy_receipt, toy_suite
 from crma.bench.headline import group_runs
 from crma.bench.receipt import Measurement, Receipt
 from crma.bench.report import result_tables, results_markdown
-from crma.bench.studies import growth, is_variant, rates, rows_study
+from crma.bench.studies import growth, rates, rows_study, whole
 
 
 def test_the_advantage_grows_with_the_domains():
@@ -60,10 +60,15 @@ def test_rates_are_compared_on_validation_rows_just_after_learning():
     receipts = [
         at_rate("small", 2e-3, (1.0, 2.0)),
         at_rate("small-lr0.001", 1e-3, (1.0, 4.0)),
-        at_rate("small-rows25", 5e-3, (0.0, 0.0)),  # other rows: no point of this grid
+        at_rate("small-rows25", 5e-3, (0.0, 0.0)),  # other rows: a grid of its own
+        at_rate("small-rows25-lr0.001", 1e-3, (0.0, 1.0)),
         at_rate("small", 2e-3, (1.0, 2.0), seed=1),  # alone: nothing to compare
     ]
-    assert rates(receipts) == [("small/far", "frozen", 0, ("law", "code"), {2e-3: 1.5, 1e-3: 2.5})]
+    run = ("frozen", 0, ("law", "code"))
+    assert rates(receipts) == [
+        ("small-rows25/far", *run, {5e-3: 0.0, 1e-3: 0.5}),
+        ("small/far", *run, {2e-3: 1.5, 1e-3: 2.5}),
+    ]
     assert rates(toy_suite()) == []  # without validation rows there is nothing to choose by
 
 
@@ -73,10 +78,13 @@ def test_the_report_shows_studies_once_and_variants_nowhere_else():
     tables = result_tables(receipts)
     assert "rows" not in tables
     assert "| far (small) | all so far | +0.00 % | +10.00 % |" in tables["growth"]
-    assert not any(is_variant(key.split("/")[0]) for key in tables)
+    assert not any("lr0.001" in key for key in tables)
     both = [r for r in toy_suite() if r.condition != "frozen"] + [at_rate("small", 2e-3, (1.0, 2.0)), variant]
     text = results_markdown(both, "figures")
     assert "| far (small) | frozen | 0 | law | 2.5000 | 1.5000 |" in text
     assert "## far (small-lr0.001)" not in text
-    assert is_variant("paper-rows25")
-    assert not is_variant("small-gemma3-270m")
+    assert whole(both) == both[:-1]
+    # A rate that was chosen for a base, and is all there is of it, is its benchmark.
+    alone = [r.model_copy(update={"recipe": "paper-big-lr0.0003"}) for r in toy_suite()]
+    assert whole(alone) == alone
+    assert "paper-big-lr0.0003/far/methods" in result_tables(alone)

@@ -49,7 +49,6 @@ def test_all_conditions_learn_with_the_same_settings_but_for_their_point():
         allowed |= {"reads"} if name == "frozen-uniform" else set()
         allowed |= {"warm_start"} if name.endswith("-warm") else set()
         allowed |= {"follow"} if name in ("as-it-is", "stay") else set()
-        allowed |= {"lr_mixing"} if name in ("gated", "light") else set()  # with the rate of their gates
         if name == "naive-low-lr":
             allowed |= {"lr"}
             assert config.lr == pytest.approx(crma.lr / 10)
@@ -70,6 +69,14 @@ def test_the_control_trains_no_fewer_numbers_than_crma_and_less_than_a_rank_more
 
     matched = matched_rank(toy_model(), rank=3, directions=4)
     assert numbers(matched - 1) < numbers(3) + shared <= numbers(matched)
+
+
+@pytest.mark.parametrize("name", [name for name, c in CONDITIONS.items() if c.backbone is not None])
+def test_every_backbone_of_the_smoke_recipe_fits_its_base(name: str):
+    [plan] = RECIPES["smoke"].streams.values()
+    shape = condition_named(name).shape(plan, seed=0)
+    assert shape is not None
+    assert attach_backbone(toy_model(), shape).config.frames == shape.frames
 
 
 @pytest.mark.model

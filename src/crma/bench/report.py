@@ -11,7 +11,7 @@ from crma.bench.figures import draw_figures, figure_plans, spectral_steps
 from crma.bench.headline import RECIPES, Run, average, group_runs, headline, interval
 from crma.bench.metrics import captured_share
 from crma.bench.receipt import Receipt, View, read_receipts
-from crma.bench.studies import growth, is_variant, rates, rows_study
+from crma.bench.studies import growth, rates, rows_study, whole
 from crma.errors import DataError
 from crma.stack import files
 
@@ -93,7 +93,8 @@ _STUDIES = (
         "growth",
         "With the number of domains",
         "Advantage over frozen after so many domains, each adapter under the backbone of that day: over all domains "
-        "learnt so far, and of the newest alone, which is what it gains from the earlier ones.",
+        "learnt so far, and of the newest alone, which is what it gains from the earlier ones (and from being learnt "
+        "with a backbone: see the first).",
     ),
     ("rows", "With the number of rows", "At the end; every size with the rates of its recipe."),
     ("rates", "Learning rates", "Validation loss just after learning, by which a rate is chosen; mean over domains."),
@@ -109,10 +110,10 @@ def results_markdown(receipts: Iterable[Receipt], figures_folder: Path | str) ->
     """
     receipts = list(receipts)
     tables = result_tables(receipts)
-    whole = [r for r in receipts if not is_variant(r.recipe)]
-    streams = _streams(group_runs(whole))
-    chosen = _headline_streams(headline(whole), streams)
-    plans = figure_plans(whole)
+    shown = whole(receipts)
+    streams = _streams(group_runs(shown))
+    chosen = _headline_streams(headline(shown), streams)
+    plans = figure_plans(shown)
     parts = [
         "# Results",
         f"Made by `{COMMAND}` from {_count(len(receipts), 'receipt')}; nothing here is typed by hand. {_WORDS}",
@@ -174,7 +175,7 @@ def write_report(results: Path, out: Path) -> Path:
             next_step="make some with `crma bench run small`",
         )
     figures = results / "figures"
-    draw_figures([r for r in receipts if not is_variant(r.recipe)], figures)
+    draw_figures(whole(receipts), figures)
     text = results_markdown(receipts, Path(os.path.relpath(figures, out.parent)))
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes_atomic(out, text.encode("utf-8"))
@@ -193,11 +194,11 @@ def result_tables(receipts: Iterable[Receipt]) -> dict[str, str]:
     "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers" and "answers".
     """
     receipts = list(receipts)
-    whole = [r for r in receipts if not is_variant(r.recipe)]
-    streams = _streams(group_runs(whole))
+    shown = whole(receipts)
+    streams = _streams(group_runs(shown))
     studies = {"growth": _growth_table(streams), "rows": _rows_table(receipts), "rates": _rates_table(receipts)}
     tables = {
-        "headline": _headline_table(headline(whole)),
+        "headline": _headline_table(headline(shown)),
         "captured": _captured_table(streams),
         **{name: table for name, table in studies.items() if table is not None},
         "cost": _cost_table(streams),
@@ -442,7 +443,13 @@ def _shares_table(runs: Sequence[Run]) -> str | None:
             if receipt is not None and receipt.shares:
                 shown = " → ".join(f"{d} {receipt.shares[d]:g}" for d in run.order if d in receipt.shares)
                 rows.append([condition, str(run.seed), shown, *_fit_cells(receipt)])
-    head = ["condition", "seed", "in the order of learning", "earlier ones followed, mean", "fits at a larger rank"]
+    head = [
+        "condition",
+        "seed",
+        "in the order of learning",
+        "earlier ones followed, mean",
+        "fits at a larger rank, kept or not",
+    ]
     return _table(head, rows) if rows else None
 
 

@@ -12,7 +12,7 @@ from crma.bench.headline import Run, average, group_runs, interval, mean_loss
 from crma.bench.metrics import advantage_pct
 from crma.bench.receipt import Receipt
 
-__all__ = ["Growth", "RatePoint", "RowsPoint", "growth", "is_variant", "rates", "rows_study"]
+__all__ = ["Growth", "RatePoint", "RowsPoint", "growth", "rates", "rows_study", "whole"]
 
 _VARIANT = re.compile(r"^(?P<of>.+?)-(?:rows(?P<rows>\d+)|lr(?P<lr>[0-9.e-]+))$")
 
@@ -20,13 +20,15 @@ _VARIANT = re.compile(r"^(?P<of>.+?)-(?:rows(?P<rows>\d+)|lr(?P<lr>[0-9.e-]+))$"
 Growth = list[tuple[float, float]]
 # (rows a domain, runs, frozen's loss, crma's, the advantage, its interval)
 RowsPoint = tuple[int, int, float, float, float, list[float] | None]
-# (recipe/stream, condition, seed, order's number among those seen, {rate: validation loss just after learning})
+# (recipe/stream, condition, seed, order, {rate: validation loss just after learning})
 RatePoint = tuple[str, str, int, tuple[str, ...], dict[float, float]]
 
 
-def is_variant(recipe: str) -> bool:
-    """Whether a recipe is another one at other rows or another rate, not to be shown as a benchmark of its own."""
-    return _VARIANT.match(recipe) is not None
+def whole(receipts: Iterable[Receipt]) -> list[Receipt]:
+    """Those to be shown as a benchmark: not another one's stream over again at other rows or another rate."""
+    receipts = list(receipts)
+    there = {(r.recipe, r.stream) for r in receipts}
+    return [r for r in receipts if (m := _VARIANT.match(r.recipe)) is None or (m["of"], r.stream) not in there]
 
 
 def growth(runs: Sequence[Run]) -> Growth | None:
@@ -92,8 +94,6 @@ def rates(receipts: Iterable[Receipt]) -> list[RatePoint]:
     found: dict[tuple[str, str, int, tuple[str, ...]], dict[float, float]] = {}
     for receipt in receipts:
         match = _VARIANT.match(receipt.recipe)
-        if match and match["rows"]:
-            continue
         losses = []
         for t, domain in enumerate(receipt.order, start=1):
             # What learns all at once was measured on all of them after it.
@@ -103,7 +103,7 @@ def rates(receipts: Iterable[Receipt]) -> list[RatePoint]:
         rate = receipt.config.get("learn", {}).get("lr")
         if rate is None or len(losses) < len(receipt.order):
             continue
-        key = f"{match['of'] if match else receipt.recipe}/{receipt.stream}"
+        key = f"{match['of'] if match and match['lr'] else receipt.recipe}/{receipt.stream}"
         of = found.setdefault((key, receipt.condition, receipt.seed, receipt.order), {})
         of[rate] = sum(losses) / len(losses)
     return [(*key, points) for key, points in sorted(found.items()) if len(points) > 1]

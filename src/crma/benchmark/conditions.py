@@ -23,18 +23,12 @@ class Condition:
     learner: Literal["base", "one", "copies", "joint", "stack", "reset"]
     rank: Literal["adapter", "matched"] = "matched"
     lr_factor: float = 1.0
-    mixing_factor: float = 1.0  # of the rate of the mixing, and of gates where it has them
     backbone: Mapping[str, Any] | None = None  # changes to BackboneConfig; None: no backbone
     learn: Mapping[str, Any] = field(default_factory=dict)  # changes to LearnConfig
 
     def config(self, plan: Plan, seed: int) -> LearnConfig:
         factor = self.lr_factor * plan.rates.get(self.name, 1.0)
-        changes: dict[str, Any] = {
-            "seed": seed,
-            "lr": plan.learn.lr * factor,
-            "lr_mixing": plan.learn.lr_mixing * self.mixing_factor,
-            **self.learn,
-        }
+        changes: dict[str, Any] = {"seed": seed, "lr": plan.learn.lr * factor, **self.learn}
         if self.rank == "matched":
             changes["rank"] = plan.matched_rank
         return plan.learn.model_copy(update=changes)
@@ -45,21 +39,9 @@ class Condition:
         return BackboneConfig(**{"directions": plan.directions, "seed": seed, **self.backbone})
 
 
-def _crma(
-    name: str, says: str, *, learn: Mapping[str, Any] | None = None, mixing_factor: float = 1.0, **backbone: Any
-) -> Condition:
-    return Condition(
-        name=name,
-        says=says,
-        learner="stack",
-        rank="adapter",
-        mixing_factor=mixing_factor,
-        backbone=backbone,
-        learn=learn or {},
-    )
+def _crma(name: str, says: str, *, learn: Mapping[str, Any] | None = None, **backbone: Any) -> Condition:
+    return Condition(name=name, says=says, learner="stack", rank="adapter", backbone=backbone, learn=learn or {})
 
-
-_OF_GATES = 10.0  # a gate has to come from 0 towards 1 in the few steps of a domain
 
 CONDITIONS: Mapping[str, Condition] = {
     condition.name: condition
@@ -96,7 +78,6 @@ CONDITIONS: Mapping[str, Condition] = {
             "gated",
             "the first form of the backbone: orthonormal writes behind a gate that starts at 0",
             frames="learnt",
-            mixing_factor=_OF_GATES,
         ),
         _crma("shared-lora", "an ordinary shared LoRA in the backbone's place", frames="lora"),
         _crma("free-mixing", "any K in place of a doubly stochastic mixing", mixing="free"),
@@ -104,10 +85,10 @@ CONDITIONS: Mapping[str, Condition] = {
         _crma("no-mixing", "M = I", mixing="none"),
         _crma(
             "light",
-            "fixed frames: only mixing and gates learn",
+            "fixed frames at the residual writes: only mixing and gates learn",
             frames="light",
+            where="residual-writes",
             directions=32,
-            mixing_factor=_OF_GATES,
         ),
         _crma("crma-warm", "crma, each LoRA begun as the nearest earlier one", learn={"warm_start": True}),
         Condition(

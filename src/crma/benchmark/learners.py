@@ -18,7 +18,7 @@ from crma.benchmark.recipes import Plan
 from crma.continual import ContinualModel
 from crma.data.render import Rendered
 from crma.data.worlds import WORLDS, is_exact_match
-from crma.model.adapters import Weights, from_file, to_file
+from crma.model.adapters import Weights, from_file, rank_of, to_file
 from crma.model.backbone import BackboneConfig
 from crma.model.base import load_base
 from crma.model.fold import blend
@@ -243,9 +243,11 @@ def _metrics(model: ContinualModel, domain: str) -> list[dict[str, Any]]:
 
 
 def _stored_numbers(model: ContinualModel, domain: str) -> int:
-    """Of the LoRA it is served with, whose rank may have grown."""
-    folder = model.stack.manifest.domain(domain).adapter
-    return sum(a.size for a in model.stack.read_tensors(f"{folder}/adapter_model.safetensors").values())
+    """Of its LoRA under the last backbone, whose rank may have grown."""
+    record = model.stack.manifest.domain(domain)
+    stored = from_file(model.stack.read_tensors(f"{record.adapter}/adapter_model.safetensors"))
+    numbers = sum(a.size + b.size for a, b in stored.values())
+    return numbers if record.floating is None else numbers * record.floating.rank // rank_of(stored)
 
 
 def _spectral_line(step: Mapping[str, Any]) -> dict[str, Any]:

@@ -190,5 +190,5 @@ def recipe_named(name: str, *, lr: float | None = None, base: str | None = None,
 
 def _at_rate(learn: LearnConfig, lr: float) -> LearnConfig:
     factor = lr / learn.lr
-    rates = {"lr": lr, "lr_backbone": learn.lr_backbone * factor, "lr_mixing": learn.lr_mixing * factor}
+    rates = {name: getattr(learn, name) * factor for name in ("lr", "lr_backbone", "lr_mixing", "lr_gate")}
     return LearnConfig(**{**learn.model_dump(), **rates})

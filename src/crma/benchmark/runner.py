@@ -187,7 +187,8 @@ _GONE = frozenset({"absorb_always"})  # a setting of the backbone that receipts 
 def _normal(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that came after a receipt was written count as it ran: at their defaults. What only a backbone heeds
     says nothing about a run without one."""
-    shape, learn = settings["backbone"], {"reads": "uniform", **settings["learn"]}  # what it was before it was said
+    shape = settings["backbone"]
+    learn = {"reads": "uniform", "widen": False, **settings["learn"]}  # what it was before it was said
     if shape is None:
         heeded = {"follow"} if settings["condition"]["learner"] == "copies" else set()
         learn = {k: v for k, v in learn.items() if k not in (OF_THE_BACKBONE | _GONE) - heeded}

@@ -49,7 +49,7 @@ class AdapterConfig(BaseModel):
 
     def of_rank(self, rank: int) -> AdapterConfig:
         """The same scaling at another rank."""
-        return self.model_copy(update={"rank": rank, "alpha": self.scaling * rank})
+        return self if rank == self.rank else self.model_copy(update={"rank": rank, "alpha": self.scaling * rank})
 
 
 class Adapters:

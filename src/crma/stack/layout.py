@@ -36,6 +36,7 @@ __all__ = [
     "BaseReference",
     "DomainRecord",
     "FileRecord",
+    "Fit",
     "LedgerHead",
     "Manifest",
     "SnapshotRecord",
@@ -115,6 +116,13 @@ class SnapshotRecord(_Value):
     distance_max: Finite | None = None
 
 
+class Fit(_Value):
+    """How a LoRA was fitted to a backbone that had moved on (`crma.model.fold.absorb`)."""
+
+    follow: Annotated[float, Field(ge=0, le=1)]
+    rank: Annotated[int, Field(ge=1)]
+
+
 class DomainRecord(_Value):
     """A domain that was learnt. `validation_loss` is on its validation rows, the other losses on its test rows, in
     nats a supervised token."""
@@ -124,6 +132,8 @@ class DomainRecord(_Value):
     adapter_learnt: str | None = None  # its LoRA as it was learnt, under `snapshot_learnt`; None: it is served so
     snapshot_learnt: str | None = None  # history: it may have been removed since
     snapshot_pinned: str | None = None  # what it is served with
+    rank: int | None = None  # of the LoRA it is served with, where that is not the one it was learnt with
+    floating: Fit | None = None  # under the head, where that is not what it is served with; it is made when asked for
     learnt: str
     data_sha256: str
     split_sha256: dict[str, str]

@@ -14,7 +14,7 @@ __all__ = ["OF_THE_BACKBONE", "LearnConfig", "derived_seed"]
 
 # Settings that do nothing where there is no backbone.
 OF_THE_BACKBONE = frozenset(
-    {"lr_backbone", "lr_mixing", "propose", "verify", "budget", "follow", "widen", "absorb", "tolerance"}
+    {"lr_backbone", "lr_mixing", "lr_gate", "propose", "verify", "budget", "follow", "widen", "absorb", "tolerance"}
 )
 
 
@@ -26,8 +26,12 @@ class LearnConfig(BaseModel):
     epochs: float = Field(default=3.0, gt=0)
     lr: float = Field(default=1e-3, gt=0, le=1e3, description="of the domain's LoRA")
     lr_backbone: float = Field(default=1e-3, gt=0, le=1e3, description="of the backbone's frames")
-    lr_mixing: float = Field(
-        default=1e-3, gt=0, le=1e3, description="of the backbone's mixing logits (and gates, where it has them)"
+    lr_mixing: float = Field(default=1e-3, gt=0, le=1e3, description="of the backbone's mixing logits")
+    lr_gate: float = Field(
+        default=1e-2,
+        gt=0,
+        le=1e3,
+        description="of the gates of a gated backbone, which have to come from 0 towards 1 in a domain's few steps",
     )
     batch_size: int = Field(default=8, ge=1)
     rank: int = Field(default=8, ge=1, le=512)
