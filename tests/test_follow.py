@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,7 +176,10 @@ def two_domains(
     return model
 
 
-STRICT = {"tolerance": 0.05, "budget": 5.0}  # what a toy loses by a fit is less; the backbone moves all the way
+STRICT: dict[str, Any] = {
+    "tolerance": 0.05,
+    "budget": 5.0,
+}  # what a toy loses by a fit is less; the backbone moves all the way
 
 
 @pytest.fixture
@@ -228,7 +232,7 @@ def test_a_fit_takes_more_directions_where_its_own_cannot_keep_the_domain(tmp_pa
 
 @pytest.mark.parametrize("changes", [{"widen": False}, {"tolerance": 0.5}])
 @pytest.mark.usefixtures("hard_to_keep")
-def test_a_fit_does_not_grow_where_it_may_not_or_need_not(tmp_path: Path, toy_base: Path, changes: dict[str, float]):
+def test_a_fit_does_not_grow_where_it_may_not_or_need_not(tmp_path: Path, toy_base: Path, changes: dict[str, Any]):
     model = two_domains(tmp_path / "stack", toy_base, **{**STRICT, **changes})
     assert model.stack.read_ledger()[-1]["verdict"]["fits"] == {"medicine": {"follow": 0.0, "rank": 4}}
     assert model.stack.manifest.domain("medicine").rank is None
