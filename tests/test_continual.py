@@ -162,6 +162,7 @@ def test_rewinding_goes_back_to_the_snapshot_before(tmp_path: Path, toy_base: Pa
     model.forget("medicine", rewind=True)
     assert model.stack.manifest.head is None
     assert model.score(law, domain="law") == before  # it keeps the snapshot it needs
+    assert model.status()["domains"][0]["drift_floating_pct"] is None  # under no backbone nothing was measured
     model.learn("finance", world("finance"), CONFIG)
     assert model.stack.verify_files() == []
 

@@ -29,6 +29,21 @@ CONFIG = LearnConfig(
 NAMES = ("medicine", "law", "finance")
 
 
+def two_domains(
+    path: Path, base: Path, *, where: Where = "lora-targets", reference: float | None = None, **changes
+) -> ContinualModel:
+    """The first may be given another validation loss to be kept at before the second moves the backbone."""
+    model = ContinualModel.create(path, base=str(base), backbone=BackboneConfig(directions=3, where=where))
+    model.learn("medicine", make_world("medicine", entities=2).split, CONFIG)
+    record = model.stack.manifest.domain("medicine")
+    if reference is not None:
+        with model.stack.transaction() as tx:
+            tx.update(domains=(record.model_copy(update={"validation_loss": reference}),))
+        model.stack.refresh()
+    model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update=changes))
+    return model
+
+
 def learn(path: Path, base: Path, **changes) -> ContinualModel:
     model = ContinualModel.create(path, base=str(base), backbone=BackboneConfig(directions=4))
     for name in NAMES:
@@ -99,17 +114,11 @@ def test_a_refused_share_of_the_proposal_goes_into_the_new_lora(tmp_path: Path, 
     """With a reference that nothing can meet, the backbone stands still and the new domain still knows its lesson."""
 
     def loss(absorb: bool) -> float:
-        shape = BackboneConfig(directions=4)
-        model = ContinualModel.create(tmp_path / str(absorb), base=str(toy_base), backbone=shape)
-        model.learn("medicine", make_world("medicine", entities=2).split, CONFIG)
-        record = model.stack.manifest.domain("medicine")
-        with model.stack.transaction() as tx:
-            tx.update(domains=(record.model_copy(update={"validation_loss": 0.0}),))
-        model.stack.refresh()
-        learnt = model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update={"absorb": absorb}))
-        assert learnt.share == 0.0
-        assert learnt.loss_after is not None
-        return learnt.loss_after
+        model = two_domains(tmp_path / str(absorb), toy_base, reference=0.0, absorb=absorb)
+        assert model.stack.read_ledger()[-1]["verdict"]["share"] == 0.0
+        found = model.stack.manifest.domain("law").loss_after
+        assert found is not None
+        return found
 
     assert loss(True) < loss(False)
 
@@ -138,48 +147,14 @@ def test_following_further_is_another_answer(tmp_path: Path, toy_base: Path):
     assert len(set(losses)) == 3
 
 
-def test_one_that_is_not_promoted_is_found_floating_as_it_was_measured(tmp_path: Path, toy_base: Path):
-    """Its rows were learnt with other settings than those by which the backbone then moved."""
-    model = ContinualModel.create(tmp_path / "stack", base=str(toy_base), backbone=BackboneConfig(directions=4))
-    model.learn("medicine", make_world("medicine", entities=2).split, CONFIG)
-    known = model.stack.manifest.domain("medicine")
-    assert known.validation_loss is not None
-    with model.stack.transaction() as tx:  # so that it is no better under any backbone, within a wide budget
-        tx.update(domains=(known.model_copy(update={"validation_loss": known.validation_loss / 2}),))
-    model.stack.refresh()
-    refuses = CONFIG.model_copy(update={"follow": (0.5,), "tolerance": 0.0, "budget": 9.0})
-    model.learn("law", make_world("law", entities=2).split, refuses)
-    record = model.stack.manifest.domain("medicine")
-    assert record.snapshot_pinned == record.snapshot_learnt != model.stack.manifest.head
-    with model.serving("medicine", snapshot=model.stack.manifest.head):
-        assert model.score_rows(model.kept("medicine", "test")).loss == pytest.approx(record.loss_floating, rel=1e-6)
-
-
 def test_settings_of_before_following_are_still_read():
     old = LearnConfig().model_dump(exclude={"follow"})
     for absorb, always, follow in ((True, False, (0.0, 1.0)), (True, True, (0.0,)), (False, False, (1.0,))):
         assert LearnConfig(**{**old, "absorb": absorb, "absorb_always": always}).follow == follow
 
 
-def two_domains(
-    path: Path, base: Path, *, where: Where = "lora-targets", reference: float | None = None, **changes
-) -> ContinualModel:
-    """The first may be given another validation loss to be kept at before the second moves the backbone."""
-    model = ContinualModel.create(path, base=str(base), backbone=BackboneConfig(directions=3, where=where))
-    model.learn("medicine", make_world("medicine", entities=2).split, CONFIG)
-    record = model.stack.manifest.domain("medicine")
-    if reference is not None:
-        with model.stack.transaction() as tx:
-            tx.update(domains=(record.model_copy(update={"validation_loss": reference}),))
-        model.stack.refresh()
-    model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update=changes))
-    return model
-
-
-STRICT: dict[str, Any] = {
-    "tolerance": 0.05,
-    "budget": 5.0,
-}  # what a toy loses by a fit is less; the backbone moves all the way
+# What a toy loses by a fit is less, and the backbone moves all the way.
+STRICT: dict[str, Any] = {"tolerance": 0.05, "budget": 5.0}
 
 
 @pytest.fixture
@@ -238,9 +213,12 @@ def test_a_fit_does_not_grow_where_it_may_not_or_need_not(tmp_path: Path, toy_ba
     assert model.stack.manifest.domain("medicine").rank is None
 
 
-def test_one_that_stays_behind_is_found_floating_as_it_was_measured(tmp_path: Path, toy_base: Path):
-    """At the better of both ranks, also when the domain whose settings allowed it is gone."""
-    model = two_domains(tmp_path / "stack", toy_base, reference=1e-3, tolerance=0.0, budget=1e9)
+@pytest.mark.parametrize("follow", [0.0, 0.5])
+def test_one_that_stays_behind_is_found_floating_as_it_was_measured(tmp_path: Path, toy_base: Path, follow: float):
+    """At the better of both ranks, by the settings of the domain that moved the backbone, also when that one is
+    gone."""
+    behind: dict[str, Any] = {"reference": 1e-3, "tolerance": 0.0, "budget": 1e9, "follow": (follow,)}
+    model = two_domains(tmp_path / "stack", toy_base, **behind)
     record = model.stack.manifest.domain("medicine")
     assert record.snapshot_pinned == record.snapshot_learnt != model.stack.manifest.head
     assert (record.adapter_learnt, record.rank) == (None, None)
@@ -257,6 +235,16 @@ def test_one_that_stays_behind_is_found_floating_as_it_was_measured(tmp_path: Pa
     check(model)
     model.forget("law")
     check(ContinualModel.from_pretrained(tmp_path / "stack"))
+
+
+def test_a_head_that_goes_back_leaves_no_word_of_what_floated_under_the_other(tmp_path: Path, toy_base: Path):
+    model = two_domains(tmp_path / "stack", toy_base, reference=1e-3, tolerance=0.0, budget=1e9)
+    assert model.stack.manifest.domain("medicine").floating is not None
+    model.forget("law", rewind=True)
+    record = model.stack.manifest.domain("medicine")
+    assert record.snapshot_pinned == model.stack.manifest.head
+    assert (record.floating, record.loss_floating) == (None, record.loss_now)
+    assert model.evaluate().floating.rows[-1] == pytest.approx((record.loss_now,), rel=1e-6)
 
 
 def test_a_stack_of_before_these_settings_is_read_as_it_was_made(tmp_path: Path, toy_base: Path):
@@ -283,16 +271,10 @@ def test_a_stack_of_before_these_settings_is_read_as_it_was_made(tmp_path: Path,
 
 def test_a_lora_that_the_move_does_not_harm_stays_as_it_is(tmp_path: Path, toy_base: Path):
     """The reference is put so high that any move leaves the first domain no worse."""
-    model = ContinualModel.create(tmp_path / "stack", base=str(toy_base), backbone=BackboneConfig(directions=4))
-    model.learn("medicine", make_world("medicine", entities=2).split, CONFIG)
-    record = model.stack.manifest.domain("medicine")
-    with model.stack.transaction() as tx:
-        tx.update(domains=(record.model_copy(update={"validation_loss": 99.0}),))
-    model.stack.refresh()
-    model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update={"follow": (0.0, 1.0)}))
+    model = two_domains(tmp_path / "stack", toy_base, reference=99.0, follow=(0.0, 1.0))
     after = model.stack.manifest.domain("medicine")
-    assert after.snapshot_pinned == model.stack.manifest.head != record.snapshot_pinned
-    assert (after.adapter, after.adapter_learnt) == (record.adapter, None)
+    assert after.snapshot_pinned == model.stack.manifest.head != after.snapshot_learnt
+    assert (after.adapter_learnt, after.rank, after.floating) == (None, None, None)
 
 
 def test_with_nothing_to_fit_a_lora_stands_under_another_backbone_as_it_is(tmp_path: Path, toy_base: Path):

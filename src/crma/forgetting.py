@@ -49,6 +49,13 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
                 if snapshot.id not in needed:
                     tx.remove(snapshot.folder)
             changes["snapshots"] = tuple(s for s in manifest.snapshots if s.id in needed)
+            # What floats under another head than it was measured under is not known, unless it is pinned to that one.
+            changes["domains"] = tuple(
+                d.model_copy(
+                    update={"floating": None, "loss_floating": d.loss_now if d.snapshot_pinned == before else None}
+                )
+                for d in rest
+            )
         tx.update(**changes)
         tx.log({"kind": "forget", "domain": domain, "rewound": rewind, "trained_after": list(after)})
     return Forgotten(domain=domain, trained_after=after, snapshot_before=before, rewound=rewind)

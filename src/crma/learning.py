@@ -238,7 +238,7 @@ class Learning:
         if phase == "propose" and self.served.backbone is not None:
             frames, mixing = self.served.backbone.trained()
             layers = self.served.backbone.layers()
-            gates = {name: mixing.pop(name) for name in ("gate",) if name in mixing}
+            gates = {"gate": mixing.pop("gate")} if "gate" in mixing else {}
             for name, lr, parameters in (
                 ("frames", self.config.lr_backbone, frames),
                 ("mixing", self.config.lr_mixing, mixing),

@@ -8,7 +8,8 @@ import pytest
 from toy_receipts import toy_receipt, toy_suite
 
 from crma.bench.numbers import check_document, fill_document
-from crma.bench.report import marked, result_tables, results_markdown
+from crma.bench.report import marked, results_markdown
+from crma.bench.result_tables import result_tables
 from crma.errors import DataError
 
 

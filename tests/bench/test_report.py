@@ -8,7 +8,8 @@ import pytest
 from toy_receipts import toy_receipt, toy_suite
 
 from crma.bench.receipt import Answers, write_receipt
-from crma.bench.report import COMMAND, result_tables, results_markdown, write_report
+from crma.bench.report import COMMAND, results_markdown, write_report
+from crma.bench.result_tables import result_tables
 from crma.errors import DataError
 
 

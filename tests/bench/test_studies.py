@@ -7,7 +7,8 @@ from toy_receipts import toy_receipt, toy_suite
 
 from crma.bench.headline import group_runs
 from crma.bench.receipt import Measurement, Receipt
-from crma.bench.report import result_tables, results_markdown
+from crma.bench.report import results_markdown
+from crma.bench.result_tables import result_tables
 from crma.bench.studies import growth, rates, rows_study, whole
 
 

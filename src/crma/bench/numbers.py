@@ -1,6 +1,6 @@
 """Do the numbers of a document say what the receipts say? What is marked is checked, and can be filled in.
 
-A table stands between `<!-- results:NAME -->` and `<!-- /results -->`, NAME being one of `report.result_tables`; a
+A table stands between `<!-- results:NAME -->` and `<!-- /results -->`, NAME being one that `result_tables` gives; a
 number in a sentence is `<!-- n:KEY:FORMAT -->1.23<!-- /n -->`, KEY a dotted path into `headline.headline` (such as
 near.advantage_pct.mean or far.advantage_pct.interval.0), FORMAT Python's format specification (such as +.2f).
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from crma.bench.headline import headline
 from crma.bench.receipt import Receipt
-from crma.bench.report import result_tables
+from crma.bench.result_tables import result_tables
 from crma.errors import DataError
 from crma.stack import files
 

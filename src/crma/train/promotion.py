@@ -82,7 +82,7 @@ def furthest_follow(
 
     Walks up the shares above 0 while the loss falls below what it was, at first `reference`, and asks no further: the
     loss along the way is close to convex. Where the first of them already does harm, it is the lowest share of all,
-    whatever that costs: a domain that is not promoted is later found at that share too.
+    whatever that costs: with 0, what changes the domain least.
 
     Args:
         reference: its validation loss with what it is served with now.
