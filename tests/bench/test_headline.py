@@ -89,6 +89,25 @@ def test_means_go_over_orders_then_seeds():
     assert (found["runs"], found["orders"]) == (3, 2)
 
 
+def test_what_knows_no_order_is_run_once_a_seed_and_stands_in_all():
+    """crma in two orders, frozen (law 1, code 3) and joint in one: 10 % and 20 % over L = 2."""
+    swapped = ("code", "law")
+    other = toy_receipt("crma", [[2.4, None], [2.3, 0.9]], order=swapped)
+    found = headline([*toy_suite(), other])["far"]
+    assert (found["runs"], found["orders"]) == (2, 2)
+    assert found["advantage_pct"]["mean"] == pytest.approx(15.0)
+    assert found["captured_share"] == pytest.approx(0.3 / 0.4)
+    run = group_runs([*toy_suite(), other])[0]
+    assert run.order == swapped
+    assert run.just_after("frozen") == {"code": run.at_end("frozen")["code"], "law": run.at_end("frozen")["law"]}
+    assert run.at_end("frozen")["law"].loss == pytest.approx(1.0)
+    assert "naive" not in run.receipts  # it has an order of its own
+    with pytest.raises(DataError, match="another order"):
+        toy_suite()[1].in_order(swapped)
+    with pytest.raises(DataError, match="another order"):
+        toy_suite()[0].in_order(("law", "science"))
+
+
 def test_near_is_the_mean_of_its_streams():
     receipts = [
         *toy_suite(stream="near-law"),
@@ -129,9 +148,9 @@ def test_two_receipts_of_one_run_are_refused():
         group_runs([toy_suite()[0], toy_suite()[0]])
 
 
-def test_another_seed_order_stream_or_recipe_makes_no_pair():
+def test_another_seed_stream_or_recipe_makes_no_pair():
     crma = toy_suite()[1]
-    others: list[dict[str, Any]] = [{"seed": 1}, {"order": ("code", "law")}, {"stream": "b", "kind": "far"}]
+    others: list[dict[str, Any]] = [{"seed": 1}, {"stream": "b", "kind": "far"}]
     for changes in [*others, {"recipe": "paper"}]:
         frozen = toy_receipt("frozen", [[1.0, None], [None, 1.0]], holds=True, **changes)
         assert headline([crma, frozen])["far"]["runs"] == 0

@@ -54,6 +54,20 @@ def test_without_a_backbone_nothing_learnt_moves_and_one_row_a_domain_says_it(ru
     assert receipt.shares == {}
 
 
+def test_a_frozen_run_is_the_same_in_every_order_whoever_learns_first(run):
+    """So that one receipt may stand in all of them (KNOWS_NO_ORDER)."""
+    anyhow = replace(SMOKE, in_every_order=("frozen",))
+    (first,) = read_receipts(run("frozen", recipe=anyhow))
+    (other,) = read_receipts(run("frozen", recipe=anyhow, order=1))
+    assert first.order != other.order
+    told = first.in_order(other.order)
+    assert told.measurements != first.measurements
+    assert {(m.view, m.after, m.domain, m.split): m.losses for m in told.measurements} == {
+        (m.view, m.after, m.domain, m.split): m.losses for m in other.measurements
+    }
+    assert told.routes == other.routes
+
+
 def test_naive_is_measured_on_what_it_learnt_and_on_what_comes_next_and_joint_once(run):
     (naive,) = read_receipts(run("naive"))
     assert [[x is not None for x in row] for row in naive.matrix().rows] == [

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from crma.bench.metrics import advantage_pct, captured_share, drift_pct
-from crma.bench.receipt import Measurement, Receipt, View
+from crma.bench.receipt import KNOWS_NO_ORDER, Measurement, Receipt, View
 from crma.bench.statistics import mean_sd, paired_relative_advantage
 from crma.errors import DataError
 
@@ -138,6 +138,8 @@ def mean_loss(measured: Mapping[str, Measurement]) -> float:
 def group_runs(receipts: Iterable[Receipt]) -> tuple[Run, ...]:
     """Receipts that may be compared, together; ordered by recipe, stream, seed and order.
 
+    One receipt of a condition that knows no order stands in every order that was run of its seed.
+
     Raises:
         DataError: two receipts of one run disagree on the rows or the base, or are of the same condition.
     """
@@ -154,11 +156,20 @@ def group_runs(receipts: Iterable[Receipt]) -> tuple[Run, ...]:
         if group:
             _check_pair(next(iter(group.values())), receipt)
         group[receipt.condition] = receipt
+    _fill_orders(groups)
     runs = []
     for (recipe, stream, seed, order), group in sorted(groups.items()):
         kind = next(iter(group.values())).kind
         runs.append(Run(recipe=recipe, stream=stream, kind=kind, seed=seed, order=order, receipts=group))
     return tuple(runs)
+
+
+def _fill_orders(groups: Mapping[tuple[str, str, int, tuple[str, ...]], dict[str, Receipt]]) -> None:
+    for (*where, order), group in groups.items():
+        for (*there, _), others in groups.items():
+            for condition in KNOWS_NO_ORDER & others.keys() - group.keys() if there == where else ():
+                _check_pair(next(iter(group.values())), others[condition])
+                group[condition] = others[condition].in_order(order)
 
 
 def _check_pair(one: Receipt, other: Receipt) -> None:

@@ -18,8 +18,10 @@ from crma.errors import DataError
 from crma.stack import files
 from crma.types import Matrix
 
-__all__ = ["Answers", "Measurement", "Receipt", "View", "machine", "read_receipts", "write_receipt"]
+__all__ = ["KNOWS_NO_ORDER", "Answers", "Measurement", "Receipt", "View", "machine", "read_receipts", "write_receipt"]
 
+# Conditions in which no domain touches another, or all are learnt at once: the order changes nothing but a shuffle.
+KNOWS_NO_ORDER = frozenset({"base", "joint", "frozen", "frozen-small", "frozen-uniform", "reset"})
 _PACKAGES = ("crma", "torch", "transformers", "peft", "accelerate", "numpy", "safetensors")
 
 # Under what a domain's rows were scored. base: the untouched base. floating: what the method ends with after `after`
@@ -125,6 +127,24 @@ class Receipt(BaseModel):
             base=tuple(self.loss("base", 0, d) or 0.0 for d in self.order),
             rows=tuple(tuple(self.loss(view, t + 1, d) for d in self.order) for t in range(len(self.order))),
         )
+
+    def in_order(self, order: tuple[str, ...]) -> Receipt:
+        """The same run told as one of another order, for a condition of KNOWS_NO_ORDER.
+
+        What was measured after the i-th domain was measured on that domain alone, and moves with it; what was measured
+        at the end stays at the end.
+
+        Raises:
+            DataError: the condition depends on the order, or these are other domains.
+        """
+        if self.condition not in KNOWS_NO_ORDER or sorted(order) != sorted(self.order):
+            raise DataError("this run cannot be told in another order", where=self.name, got=" ".join(order))
+        at_once = self.condition in ("base", "joint")
+        moved = [
+            m if at_once or m.view != "floating" else m.model_copy(update={"after": order.index(m.domain) + 1})
+            for m in self.measurements
+        ]
+        return self.model_copy(update={"order": order, "measurements": tuple(moved)})
 
     def just_after(self) -> dict[str, float]:
         """R[i][i] a domain; for what learns all at once, its end."""
