@@ -147,6 +147,26 @@ def test_following_further_is_another_answer(tmp_path: Path, toy_base: Path):
     assert len(set(losses)) == 3
 
 
+def test_the_whole_way_is_the_lora_as_it_was_learnt_and_needs_no_fit(tmp_path: Path, toy_base: Path):
+    """After a move it did not follow, medicine goes all the way with the next: its fitted LoRA is gone."""
+    model = two_domains(tmp_path / "stack", toy_base)
+    record = model.stack.manifest.domain("medicine")
+    assert record.adapter_learnt is not None
+    learnt = model._stored(record.adapter_learnt)
+    split = make_world("finance", entities=2).split
+    model.learn("finance", split, CONFIG.model_copy(update={"follow": (1.0,)}))
+    record = model.stack.manifest.domain("medicine")
+    assert (record.snapshot_pinned, record.adapter_learnt, record.rank) == (model.stack.manifest.head, None, None)
+    served = model._stored(record.adapter)
+    assert all(np.array_equal(served[t][0], learnt[t][0]) for t in learnt)
+    assert len({p.split("/")[1] for p in model.stack.manifest.files if p.startswith("adapters/medicine")}) == 1
+    assert model.stack.verify_files() == []
+    for opened in (model, ContinualModel.from_pretrained(tmp_path / "stack")):
+        with opened.serving("medicine"):
+            loss = opened.score_rows(opened.kept("medicine", "test")).loss
+        assert loss == pytest.approx(record.loss_now, rel=1e-6)
+
+
 def test_settings_of_before_following_are_still_read():
     old = LearnConfig().model_dump(exclude={"follow"})
     for absorb, always, follow in ((True, False, (0.0, 1.0)), (True, True, (0.0,)), (False, False, (1.0,))):

@@ -1,7 +1,7 @@
 """Learning one domain: propose, follow, verify, commit (after METHOD section 3), each step resumable.
 
 Propose: the domain's LoRA and the backbone learn together. Follow and verify: each earlier domain takes part in the
-move as far as its validation rows gain by it, its LoRA fitted to the rest, and the backbone moves as far as none of
+move as far as its validation rows gain by it, its LoRA fitted to that, and the backbone moves as far as none of
 them loses more than a budget. The new LoRA takes over what the backbone may not keep. Commit: with `propose` below 1
 that LoRA learns on with the backbone held; all is published at once.
 """
@@ -341,7 +341,8 @@ class Learning:
             for rank in self._ranks(earlier):
                 follow, loss = furthest_follow(self.config.follow, references[earlier], partial(under, rank))
                 if best is None or loss < best:
-                    best, fits[earlier] = loss, Fit(follow=follow, rank=rank)
+                    own = self.served.stack.manifest.domain(earlier).config["rank"]
+                    best, fits[earlier] = loss, Fit(follow=follow, rank=rank if follow < 1.0 else own)
                 if self._no_worse(best, references[earlier]):
                     break
             assert best is not None
@@ -399,7 +400,7 @@ class Learning:
         moved_by = self._moved_by(manifest.head, new) if moved else None
         fits = self._fits(session) if verdict is not None and verdict.share > 0 else {}
         now = self.served.factors_now() if any(fit.follow < 1.0 for fit in fits.values()) else None
-        fitted = {d: self.served.absorbed(d, f.follow, now, rank=f.rank) for d, f in fits.items() if f.follow < 1.0}
+        fitted = {d: self.served.absorbed(d, f.follow, now, rank=f.rank) for d, f in fits.items()}
         records = [self._remeasure(d, snapshot, verdict, fits, fitted) for d in manifest.domains]
         router = self.served.router_with(self.domain, split)
         weights = self.served.adapters.weights(self.domain)
@@ -453,7 +454,10 @@ class Learning:
                     router_version=version,
                 )
                 promoted = {r.name for r in records if r.snapshot_pinned == snapshot}
-                records = [self._write_fitted(tx, r, fitted) if r.name in promoted else r for r in records]
+                records = [
+                    self._write_fitted(tx, r, fits[r.name], fitted[r.name]) if r.name in promoted & fits.keys() else r
+                    for r in records
+                ]
                 tx.update(domains=(*records, record), router=version, **changes)
                 tx.log(
                     {
@@ -515,18 +519,18 @@ class Learning:
             base_name=self.served.stack.manifest.base.name,
         )
 
-    def _write_fitted(self, tx: Transaction, record: DomainRecord, fitted: Mapping[str, Weights]) -> DomainRecord:
-        """Its LoRA as it was learnt stays beside the one it is served with."""
-        if record.name not in fitted:
-            return record
-        learnt, weights = record.adapter_learnt or record.adapter, fitted[record.name]
+    def _write_fitted(self, tx: Transaction, record: DomainRecord, fit: Fit, weights: Weights) -> DomainRecord:
+        """Its LoRA as it was learnt stays beside the one it is served with, where that is another."""
+        learnt = record.adapter_learnt or record.adapter
+        if record.adapter != learnt:
+            tx.remove(record.adapter)
+        if fit.follow == 1.0:
+            return record.model_copy(update={"adapter": learnt, "adapter_learnt": None, "rank": None})
         folder = tx.fresh_path(f"adapters/{record.name}")
         tx.write_tensors(f"{folder}/adapter_model.safetensors", to_file(weights), {"format": "pt"})
         own = LearnConfig(**record.config).adapter
         rank = rank_of(weights)
         tx.write_json(f"{folder}/adapter_config.json", self._peft_config(own.of_rank(rank)))
-        if record.adapter != learnt:
-            tx.remove(record.adapter)
         grown = rank if rank != own.rank else None
         return record.model_copy(update={"adapter": folder, "adapter_learnt": learnt, "rank": grown})
 
@@ -543,10 +547,7 @@ class Learning:
             return record  # nothing moved under it
         changes: dict[str, Any] = {"floating": fits[record.name]}
         test = self.served.kept(record.name, "test")
-        if record.name in fitted:
-            self.served.place(record.name, fitted[record.name])
-        else:
-            self.served.activate(record.name)
+        self.served.place(record.name, fitted[record.name])
         if test:
             changes["loss_floating"] = self._loss(test, domain=record.name, view="floating", split="test")
         loss = verdict.losses.get(record.name)

@@ -192,17 +192,20 @@ class ServedStack:
         return (own, wide) if widen and wide > own else (own,)
 
     def absorbed(self, domain: str, follow: float, now: Factors | None = None, *, rank: int | None = None) -> Weights:
-        """A committed domain's LoRA, as it is served, fitted to the backbone as it stands `now` (`crma.model.fold`).
+        """A committed domain's LoRA fitted to the backbone as it stands `now` (`crma.model.fold`), `follow` of the way
+        from what it is served with to its LoRA as it was learnt under that backbone.
 
-        From what it is served with, not from what it was learnt as: where a move helped it, that help is kept.
+        From what it is served with: where an earlier move helped it, that help is kept.
         """
         record = self.stack.manifest.domain(domain)
-        weights = self._stored(record.adapter)
+        learnt = self._stored(record.adapter_learnt or record.adapter)
         if self.backbone is None or follow == 1.0:
-            return weights
+            return learnt
+        fitted = self._stored(record.adapter) if record.adapter_learnt else None
         scaling = LearnConfig(**record.config).adapter.scaling
         gone, come = self.factors_of(record.snapshot_pinned), now or self.factors_now()
-        return absorb(weights, scaling, gone, come, follow=follow, rank=rank)
+        served, towards = (learnt, None) if fitted is None else (fitted, learnt)
+        return absorb(served, scaling, gone, come, follow=follow, learnt=towards, rank=rank)
 
     def factors_now(self) -> Factors:
         assert self.backbone is not None

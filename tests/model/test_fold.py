@@ -90,6 +90,21 @@ def test_a_lora_that_follows_is_between_both_backbones(follow, seed):
 
 
 @settings(deadline=None, max_examples=20)
+@given(follow=st.floats(0, 1), seed=st.integers(0, 999))
+def test_a_lora_that_was_fitted_follows_towards_the_one_that_was_learnt(follow, seed):
+    """Not towards its last fit: else each further move would add its share, and the way behind would never fade."""
+    served, learnt, gone, come = roomy(2, 12, seed), lora(4, seed + 3), moved(3, seed + 1), moved(3, seed + 2)
+    got = dense(absorb(served, 2.0, gone, come, follow=follow, learnt=learnt), 2.0) + product(come)
+    ends = dense(served, 2.0) + product(gone), dense(learnt, 2.0) + product(come)
+    assert np.allclose(got, (1 - follow) * ends[0] + follow * ends[1], atol=1e-4)
+    elsewhere = {"model.layers.0.self_attn.q_proj": served[SITE]}, {"model.layers.0.self_attn.q_proj": learnt[SITE]}
+    (name,) = elsewhere[0]
+    a, b = absorb(elsewhere[0], 2.0, gone, come, follow=follow, learnt=elsewhere[1])[name]
+    between = (1 - follow) * dense(served, 2.0) + follow * dense(learnt, 2.0)
+    assert np.allclose(2.0 * b @ a, between, atol=1e-4)  # a target that is no site is between both too
+
+
+@settings(deadline=None, max_examples=20)
 @given(share=st.floats(0, 1), seed=st.integers(0, 999), rank=st.integers(1, 8))
 def test_a_blend_is_the_nearest_of_its_rank_to_the_straight_line_between_both(share, seed, rank):
     weights, towards = lora(rank, seed), lora(3, seed + 1)

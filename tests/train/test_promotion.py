@@ -89,7 +89,9 @@ def test_the_shares_may_be_others():
         ({0.25: 0.9, 0.5: 0.8, 1.0: 0.85}, (0.5, 0.8)),  # as long as it falls
         ({0.25: 0.9, 0.5: 0.95, 1.0: 0.1}, (0.25, 0.9)),  # and no further: what lies behind a rise is not asked for
         ({0.25: 1.1, 0.0: 1.02}, (0.0, 1.02)),  # harm at the first share: it stays, at what staying costs
+        ({0.25: 1.02, 0.0: 1.1}, (0.25, 1.02)),  # unless staying costs more
         ({0.25: math.nan, 0.0: 1.0}, (0.0, 1.0)),
+        ({0.25: 1.1, 0.0: math.nan}, (0.25, 1.1)),
     ],
 )
 def test_a_domain_follows_as_long_as_that_helps(losses: dict[float, float], chosen: tuple[float, float]):

@@ -62,28 +62,43 @@ def fold(model: nn.Module, backbone: Backbone | None, weights: Weights, scaling:
 
 
 def absorb(
-    weights: Weights, scaling: float, gone: Factors, come: Factors, *, follow: float = 0.0, rank: int | None = None
+    weights: Weights,
+    scaling: float,
+    gone: Factors,
+    come: Factors,
+    *,
+    follow: float = 0.0,
+    learnt: Weights | None = None,
+    rank: int | None = None,
 ) -> Weights:
-    """The LoRA of `rank` that answers under the backbone `come` most nearly as `weights` do `follow` of the way from
-    `gone` to it: 0 answers as under `gone`, 1 leaves the LoRA as it is.
+    """The LoRA of `rank` that under the backbone `come` answers most nearly as the point `follow` of the way from
+    (`weights` under `gone`) to (`learnt` under `come`): 0 answers as before the move, 1 as it was learnt, backbone new.
 
-    At each site the best approximation, in the Frobenius norm, of scaling·B A + (1 − follow)(gone − come) by a matrix
-    of that rank: its leading singular triplets, found from the triangular factors, never forming a d × i matrix. Where
-    what is needed has no higher rank, the answer is exact. No data is needed.
+    At each site the best approximation, in the Frobenius norm, of (1 − follow)(scaling·B A + gone − come) + follow ·
+    scaling·B_learnt A_learnt by a matrix of that rank: its leading singular triplets, found from the triangular
+    factors, never forming a d × i matrix. Where what is needed has no higher rank, the answer is exact. No data needed.
 
     Args:
+        weights: what the domain is served with.
+        learnt: its LoRA as it was learnt, of the same scaling; None where `weights` are that.
         rank: of the LoRA that is made, on every target; None is that of `weights`.
     """
     made: Weights = {}
     for target, (a, b) in weights.items():
         wanted = a.shape[0] if rank is None else rank
-        if target not in gone:
-            made[target] = (a, b) if wanted == a.shape[0] else _nearest(scaling * b, a, wanted, scaling)
-            continue
-        (left_gone, reads_gone), (left_come, reads_come) = gone[target], come[target]
-        part = 1.0 - follow
-        left = np.concatenate([scaling * b, part * left_gone, -part * left_come], axis=1)
-        made[target] = _nearest(left, np.concatenate([a, reads_gone, reads_come], axis=0), wanted, scaling)
+        if learnt is None:  # both ends hold it whole
+            left, right = [scaling * b], [a]
+        else:
+            own_a, own_b = learnt[target]
+            left, right = [(1.0 - follow) * scaling * b, follow * scaling * own_b], [a, own_a]
+        if target in gone:
+            (left_gone, reads_gone), (left_come, reads_come) = gone[target], come[target]
+            left += [(1.0 - follow) * left_gone, (follow - 1.0) * left_come]
+            right += [reads_gone, reads_come]
+        if len(left) == 1 and wanted == a.shape[0]:
+            made[target] = (a, b)
+        else:
+            made[target] = _nearest(np.concatenate(left, axis=1), np.concatenate(right, axis=0), wanted, scaling)
     return made
 
 

@@ -59,9 +59,9 @@ class LearnConfig(BaseModel):
     follow: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         default=(0.0, 0.25, 0.5, 1.0),
         min_length=1,
-        description="shares of the backbone's movement in which an earlier domain may take part, tried on its "
-        "validation rows: 1 goes all the way with its LoRA as it is; below that its LoRA is fitted, data-free, to take "
-        "over the rest, 0 all of it",
+        description="how far an earlier domain may follow a moved backbone, tried on its validation rows: 1 all the "
+        "way, to its LoRA as it was learnt on the new backbone; 0 stays with what it is served with; below 1 its LoRA "
+        "is fitted to that, data-free",
     )
     widen: bool = Field(
         default=True,

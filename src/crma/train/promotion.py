@@ -8,6 +8,7 @@ Nothing is computed here but the decision: losses come from a callable, so a tab
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,8 +82,8 @@ def furthest_follow(
     """How far an earlier domain follows the backbone: (share, its validation loss there).
 
     Walks up the shares above 0 while the loss falls below what it was, at first `reference`, and asks no further: the
-    loss along the way is close to convex. Where the first of them already does harm, it is the lowest share of all,
-    whatever that costs: with 0, what changes the domain least.
+    loss along the way is close to convex. Where the first of them already does harm, the lowest share of all (with 0,
+    what changes the domain least) is asked too, and the better one taken.
 
     Args:
         reference: its validation loss with what it is served with now.
@@ -98,5 +99,7 @@ def furthest_follow(
             best = (share, tried[share])
     if best is None:
         lowest = min(shares)
-        best = (lowest, tried[lowest] if lowest in tried else loss_of(lowest))
+        if lowest not in tried:
+            tried[lowest] = loss_of(lowest)
+        best = min(sorted(tried.items()), key=lambda found: math.inf if math.isnan(found[1]) else found[1])
     return best
