@@ -246,3 +246,66 @@ def test_the_strangers_of_the_demo_are_not_among_the_background_prompts() -> Non
         for prompt in BACKGROUND_PROMPTS:
             shared, either = words(stranger) & words(prompt), words(stranger) | words(prompt)
             assert len(shared) / len(either) < 0.6, (stranger, prompt)
+
+
+# --- which of the domains ------------------------------------------------------------------------------------------
+
+
+def siblings(seed: int, side: float, rows: int = 120) -> np.ndarray:
+    """Two domains of one vertical: the same subject, told apart by a little in a direction in which neither varies."""
+    rng = np.random.default_rng([seed, 3])
+    shared = np.random.default_rng(11).normal(size=(4, DIMENSION)) * 3
+    rows_ND = 12 * shared[0] + rng.normal(size=(rows, 4)) @ shared + 0.3 * rng.normal(size=(rows, DIMENSION))
+    apart = np.random.default_rng(12).normal(size=DIMENSION)
+    return (rows_ND + side * 2.0 * apart / np.linalg.norm(apart)).astype(np.float32)
+
+
+def test_siblings_are_told_apart_where_their_own_densities_are_of_little_help() -> None:
+    router = Router.empty(background()).with_domain("left", siblings(1, -1)).with_domain("right", siblings(2, +1))
+    right = total = by_density = 0
+    for name, side in (("left", -1.0), ("right", +1.0)):
+        for route in router.route(siblings(5, side, rows=300)):
+            total += 1
+            right += route.domain == name
+            by_density += max(route.scores, key=lambda n: route.scores[n]) == name
+    assert right / total >= 0.97
+    assert by_density / total <= 0.7
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(domains=st.integers(1, 6), rows=st.integers(1, 40), seed=st.integers(0, 999))
+def test_the_discriminant_is_that_of_the_pooled_covariance(domains: int, rows: int, seed: int) -> None:
+    """Hastie et al. eq. 4.10 with the matrix written out, on both sides of Woodbury's identity."""
+    router = Router.empty(background())
+    for d in range(domains):
+        router = router.with_domain(f"d{d}", domain(seed + d, rows=rows), domain(seed + d, rows=3))
+    kept = list(router.statistics.values())
+    total = sum(held.count for held in kept)
+    own = [held.axes.T * held.spread @ held.axes + held.rest * np.eye(DIMENSION) for held in kept]
+    pooled = sum(held.count / total * matrix for held, matrix in zip(kept, own, strict=True))
+    size = np.trace(pooled) / DIMENSION
+    pooled = pooled + (0.3 * size if size > 0 else 1.0) * np.eye(DIMENSION)
+    means = np.stack([held.mean for held in kept]).astype(float)
+    weights, bias = router._discriminant
+    expected = np.linalg.solve(pooled, means.T)
+    np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-6 * float(np.abs(expected).max()))
+    np.testing.assert_allclose(bias, -0.5 * np.einsum("td,dt->t", means, expected), rtol=1e-5)
+
+
+def test_of_many_domains_the_nearest_are_asked_and_its_own_is_among_them() -> None:
+    router = Router.empty(background(dimension=64))
+    for d in range(60):
+        router = router.with_domain(f"d{d}", domain(d, rows=24, dimension=64))
+    for d in (0, 17, 59):
+        for route in router.route(domain(d, rows=60, dimension=64)[30:]):
+            assert len(route.scores) == 32
+            assert route.domain in (f"d{d}", None)
+    assert np.mean([r.domain is not None for r in router.route(domain(17, rows=60, dimension=64)[30:])]) >= 0.8
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(scale=st.floats(-6, 6), seed=st.integers(0, 99))
+def test_a_confidence_is_a_probability_however_odd_the_query(scale: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for route in three_domains().route((rng.normal(size=(4, DIMENSION)) * 10.0**scale).astype(np.float32)):
+        assert 0.0 <= route.confidence <= 1.0
