@@ -1,9 +1,9 @@
 """Learning one domain: propose, follow, verify, commit (after METHOD section 3), each step resumable.
 
-Propose: the domain's LoRA and the backbone learn together. Follow and verify: each earlier domain takes part in the
-move as far as its validation rows gain by it, its LoRA fitted to that, and the backbone moves as far as none of
-them loses more than a budget. The new LoRA takes over what the backbone may not keep. Commit: with `propose` below 1
-that LoRA learns on with the backbone held; all is published at once.
+Propose: the domain's LoRA and the backbone learn together. Follow and verify: each earlier domain goes towards its LoRA
+on the moved backbone as far as its validation rows gain by it, its served LoRA fitted to that, and the backbone moves
+as far as none of them loses more than a budget. The new LoRA takes over what the backbone may not keep. Commit: with
+`propose` below 1 that LoRA learns on with the backbone held; all is published at once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ from crma.train.loop import Checkpoint, Group, StepReport, fit
 from crma.train.promotion import Verdict, furthest_follow, verify_proposal
 from crma.types import Example, Split
 
-__all__ = ["Data", "Learning", "Learnt", "Listener"]
+__all__ = ["RULE", "Data", "Learning", "Learnt", "Listener"]
+
+# Which rule of following a run was made by: raised when equal settings come to learn otherwise, so that neither a
+# half-done run nor a receipt of the other rule is taken for this one. 1: a share of each movement of the backbone.
+RULE = 2
 
 _WARM_ROWS = 32  # training rows that say which earlier LoRA is nearest
 Data = str | os.PathLike[str] | Sequence[Example] | Split
@@ -87,8 +91,9 @@ class Learning:
             "data": data_hash,
             "config": self.config.model_dump(exclude={"checkpoint_every"}),
             "head": manifest.head,
-            "domains": [d.name for d in manifest.domains],
+            "domains": [[d.name, d.data_sha256, d.adapter, d.snapshot_pinned] for d in manifest.domains],
             "base": manifest.base.weights_sha256,
+            "rule": RULE,
         }
         session = self._session(fingerprint)
         if session.discarded:

@@ -32,6 +32,7 @@ from crma.types import Example, Message, Score, Split
 __all__ = ["UNSAVED", "ServedStack"]
 
 _FACTORS_KEPT = 8  # snapshots
+_WEIGHTS = "adapter_model.safetensors"  # PEFT's name
 UNSAVED = "unsaved"  # what the backbone holds is no snapshot
 
 
@@ -57,7 +58,7 @@ class ServedStack:
         # Whose numbers the backbone holds: a snapshot, None for those it began with, or numbers of no snapshot.
         self.snapshot_in: str | None = None
         self._rows: dict[tuple[str, str], tuple[Rendered, ...]] = {}
-        self._placed: dict[str, str | None] = {}  # the folder a domain's LoRA in the model was read from
+        self._placed: dict[str, str | None] = {}  # SHA-256 of the file that a domain's LoRA in the model was read from
         self._factors: dict[str, Factors] = {}  # SHA-256 of a snapshot's file -> what it adds
 
     # --- opening -----------------------------------------------------------------------------------------------
@@ -128,7 +129,7 @@ class ServedStack:
         """The model as `domain` is answered: its LoRA and the snapshot it is pinned to.
 
         `snapshot`: another one; the LoRA is then fitted to it, to the head as it was measured when that was made, to
-        any other by taking over the way from the one it is pinned to, but for the smallest share that `follow` allowed.
+        any other going as little of the way from the one it is pinned to as `follow` allows.
         """
         if domain is None:
             with self.untouched():
@@ -171,15 +172,17 @@ class ServedStack:
     def activate(self, domain: str) -> None:
         """Make a committed domain's LoRA the active one, reading it where it is not in the model."""
         folder = self.stack.manifest.domain(domain).adapter
-        if self._placed.get(domain) != folder or domain not in self.adapters.configs:
-            self.place(domain, self._stored(folder), folder)
+        # By content: another process may have learnt, and a folder's name comes back.
+        content = self.stack.manifest.files[f"{folder}/{_WEIGHTS}"].sha256
+        if self._placed.get(domain) != content or domain not in self.adapters.configs:
+            self.place(domain, self._stored(folder), content)
         self.adapters.activate(domain)
 
-    def place(self, domain: str, weights: Weights, folder: str | None = None) -> None:
-        """Make `weights` the active LoRA of a committed domain, in the model only; `folder`: where they are stored."""
+    def place(self, domain: str, weights: Weights, content: str | None = None) -> None:
+        """Make `weights` the active LoRA of a committed domain, in the model only; `content`: SHA-256 of their file."""
         config = LearnConfig(**self.stack.manifest.domain(domain).config).adapter
         self.adapters.load(domain, config.of_rank(rank_of(weights)), weights)
-        self._placed[domain] = folder
+        self._placed[domain] = content
         self.adapters.activate(domain)
 
     def ranks(self, domain: str, *, widen: bool) -> tuple[int, ...]:
@@ -230,7 +233,7 @@ class ServedStack:
         return self._factors[key]
 
     def _stored(self, folder: str) -> Weights:
-        return from_file(self.stack.read_tensors(f"{folder}/adapter_model.safetensors"))
+        return from_file(self.stack.read_tensors(f"{folder}/{_WEIGHTS}"))
 
     def load_snapshot(self, snapshot: str | None) -> State | None:
         """Put a snapshot's numbers into the backbone (None: those it began with)."""

@@ -102,6 +102,24 @@ def test_ablations_stand_beside_what_they_ablate():
     assert "| **CRMA**, all adapters under the last backbone | 1.00 M | 2.00 M | 1.8500 | 1.8000 |" in table
 
 
+def test_what_stands_in_several_runs_is_counted_once():
+    """crma in two orders; frozen, reset and their costs once. reset does not say that the second order was ablated."""
+    swapped = ("code", "law")
+    receipts = [
+        *toy_suite(),
+        toy_receipt("crma", [[2.6, None], [2.6, 0.8]], order=swapped),
+        toy_receipt("no-mixing", [[1.0, None], [1.0, 2.6]]),
+        toy_receipt("reset", [[1.0, None], [None, 3.2]], holds=True),
+    ]
+    tables = result_tables(receipts)
+    assert (
+        "| **CRMA**, all adapters under the last backbone | 1.00 M | 2.00 M | 1.8500 | 1.8000 |"
+        in (tables["small/far/ablations"])
+    )
+    costs = {line.split(" | ")[1]: line.split(" | ")[-1] for line in tables["cost"].splitlines()[2:]}
+    assert costs == {"naive": "1 |", "joint": "1 |", "frozen": "1 |", "crma": "2 |", "no-mixing": "1 |", "reset": "1 |"}
+
+
 def test_the_headline_table_has_a_column_a_near_stream_where_there_are_several():
     receipts = toy_suite() + toy_suite(stream="near-a") + toy_suite(stream="near-b")
     head = result_tables(receipts)["headline"].splitlines()[0]

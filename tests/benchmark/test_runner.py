@@ -118,7 +118,12 @@ def test_a_receipt_of_a_backbone_of_other_settings_is_not_taken_for_this_one(run
 
 @pytest.mark.parametrize(
     ("condition", "part", "setting"),
-    [("crma", "backbone", "where"), ("crma", "learn", "widen"), ("naive", "learn", "reads")],
+    [
+        ("crma", "backbone", "where"),
+        ("crma", "learn", "widen"),
+        ("crma", "condition", "rule"),
+        ("naive", "learn", "reads"),
+    ],
 )
 def test_a_receipt_of_before_a_setting_was_made_as_things_were_then(run, condition: str, part: str, setting: str):
     (path,) = run(condition)

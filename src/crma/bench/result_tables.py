@@ -8,7 +8,7 @@ from typing import Any
 from crma.bench.figures import spectral_steps
 from crma.bench.headline import RECIPES, Run, average, group_runs, headline, interval
 from crma.bench.metrics import captured_share
-from crma.bench.receipt import Receipt, View
+from crma.bench.receipt import KNOWS_NO_ORDER, Receipt, View
 from crma.bench.studies import growth, rates, rows_study, whole
 
 __all__ = ["called", "count", "result_tables", "streams_of"]
@@ -202,7 +202,10 @@ def _stored(method: str, receipts: Sequence[Receipt]) -> float | None:
 
 def _ablations_table(runs: Sequence[Run]) -> str | None:
     # What is ablated is shown over the ablations' own runs, which are fewer: like stands beside like.
-    ablated = [r for r in runs if any(a in r.receipts for a in _ABLATIONS)]
+    # (What knows no order stands in every run of its seed, and so does not say which were ablated.)
+    ordered = set(_ABLATIONS) - KNOWS_NO_ORDER
+    ablated = [r for r in runs if ordered & r.receipts.keys()]
+    ablated = ablated or [r for r in runs if any(a in r.receipts for a in _ABLATIONS)]
     return _methods_table(ablated, ("frozen", "crma-pinned", "crma", *_ABLATIONS)) if ablated else None
 
 
@@ -368,8 +371,8 @@ def _routed_shares(runs: Sequence[Run]) -> tuple[str, str]:
 
 def _answers_table(runs: Sequence[Run]) -> str | None:
     counts: dict[tuple[str, str], list[int]] = {}
-    for run in runs:
-        for condition, receipt in sorted(run.receipts.items()):
+    for condition in _conditions(runs):
+        for receipt in _made(runs, condition):
             for answers in receipt.answers:
                 entry = counts.setdefault((condition, answers.view), [0, 0])
                 entry[0] += sum(answers.correct)
@@ -384,7 +387,7 @@ def _cost_table(streams: Mapping[str, Sequence[Run]]) -> str:
     rows = []
     for key, runs in streams.items():
         for condition in _conditions(runs):
-            of = [r.receipts[condition] for r in runs if condition in r.receipts]
+            of = _made(runs, condition)
             memory = [x.peak_memory_mb for x in of if x.peak_memory_mb is not None]
             rows.append(
                 [
@@ -455,6 +458,15 @@ def _missing(streams: Mapping[str, Sequence[Run]]) -> str:
         if said:
             lines.append(f"- {called(key)}: {'; '.join(said)}")
     return "\n".join(lines) or "Nothing that the protocol asks for."
+
+
+def _made(runs: Sequence[Run], condition: str) -> list[Receipt]:
+    """The receipts of a condition, each once, though one that knows no order stands in several runs."""
+    found = {}
+    for run in runs:
+        if (receipt := run.receipts.get(condition)) is not None:
+            found.setdefault(receipt.seed if condition in KNOWS_NO_ORDER else (receipt.seed, receipt.order), receipt)
+    return list(found.values())
 
 
 # --- their cells --------------------------------------------------------------------------------------------------

@@ -342,7 +342,7 @@ def _with_one(run: Run) -> Outcome:
 
 def _with_copies(run: Run) -> Outcome:
     """One LoRA trained on and on, a copy kept after each domain; every copy is then drawn after the newest one as far
-    as its validation rows want, by the rule of crma's domains."""
+    as its validation rows want; crma's domains go towards their own LoRA on the newest backbone in the same steps."""
     notebook, names = Notebook(run.folder), tuple(run.domains)
     one, base, tests = _one_lora(run)
     _measure_base(notebook, one, tests)

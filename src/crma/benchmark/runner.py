@@ -24,6 +24,7 @@ from crma.benchmark.toy import toy_base
 from crma.data.domains import leaks, split_hashes
 from crma.data.render import ensure_chat_template
 from crma.errors import ConfigError, DataError
+from crma.learning import RULE
 from crma.model.backbone import BackboneConfig
 from crma.model.base import load_tokenizer
 from crma.stack import files
@@ -95,6 +96,8 @@ def _one(
     config, shape = condition.config(plan, seed), condition.shape(plan, seed)
     settings = {"learn": config.model_dump(), "backbone": shape.model_dump() if shape else None}
     settings["condition"] = {"learner": condition.learner, "says": condition.says}
+    if shape:
+        settings["condition"]["rule"] = RULE
     if path.is_file():
         _refuse_other_settings(path, settings)
         clock.skip("its receipt is there")
@@ -195,7 +198,7 @@ def _normal(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "learn": LearnConfig(**learn) if learn.keys() <= LearnConfig.model_fields.keys() else learn,
         "backbone": BackboneConfig.stored(shape) if shape else None,
-        "condition": dict(settings["condition"]),
+        "condition": {**({"rule": 1} if shape else {}), **settings["condition"]},
     }
 
 
