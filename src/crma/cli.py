@@ -496,8 +496,10 @@ def export(
 
 
 def _show_route(route: Any) -> None:
-    where = route.domain or "the untouched base"
-    out.print(f"→ {where} (confidence {route.confidence:.2f}, runner-up {route.runner_up or 'none'})")
+    where, nearest = route.domain or "the untouched base", route.nearest or "none"
+    out.print(
+        f"→ {where} (nearest {nearest}, confidence {route.confidence:.2f}, runner-up {route.runner_up or 'none'})"
+    )
     for name, score in sorted(route.scores.items(), key=lambda kv: -kv[1]):
         out.print(f"   {name}: {score:.2f}")
 

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from crma.audit import audit
@@ -64,10 +65,16 @@ class ContinualModel(ServedStack):
 
     def route(self, texts: Sequence[str]) -> list[Route]:
         """Which domain each text belongs to, or none; nothing is generated."""
-        router = self.router()
-        if router is None:
-            return [Route(domain=None, confidence=0.0, abstained=True) for _ in texts]
-        return router.route(self.features(texts))
+        router, nowhere = self.router(), Route(domain=None, confidence=0.0, abstained=True)
+        routes = [nowhere] * len(texts)
+        asked = [i for i, text in enumerate(texts) if text.strip()] if router is not None else []
+        if router is None or not asked:
+            return routes
+        features = self.features([texts[i] for i in asked])
+        sound = np.isfinite(features).all(axis=1)  # a base in float16 may overflow: that query alone goes to the base
+        for i, route in zip(np.array(asked)[sound], router.route(features[sound]), strict=True):
+            routes[i] = route
+        return routes
 
     def ask(
         self,
@@ -92,7 +99,7 @@ class ContinualModel(ServedStack):
         conversations = [(Message(role="user", content=t),) if isinstance(t, str) else tuple(t) for t in texts]
         if domain is not None:
             chosen = None if domain == "base" else self.stack.manifest.domain(domain).name
-            routes = [Route(domain=chosen, confidence=1.0) for _ in texts]
+            routes = [Route(domain=chosen, confidence=1.0, nearest=chosen) for _ in texts]
         else:
             routes = self.route([Example(messages=c).prompt for c in conversations])
         replies: list[Reply | None] = [None] * len(texts)

@@ -30,6 +30,7 @@ from crma.forgetting import write_router
 from crma.model.adapters import AdapterConfig, Weights, peft_config, rank_of, to_file
 from crma.model.backbone import State, distance
 from crma.model.fold import Factors, absorb
+from crma.route.centroid import Router
 from crma.served import UNSAVED, ServedStack
 from crma.session import Session
 from crma.stack.layout import WORK, DomainRecord, Fit, SnapshotRecord
@@ -108,6 +109,8 @@ class Learning:
                 loss_base = self._loss(rendered["test"].rows, domain=self.domain, view="base", split="test")
             session.remember(loss_base=loss_base)
 
+        # Before any training: what it may raise must not cost a trained domain. It needs the base and the prompts only.
+        router = self.served.router_with(self.domain, split)
         seed = derived_seed(self.config.seed, self.domain)
         self.served.adapters.remove(self.domain)
         self.served.adapters.add(self.domain, self.config.adapter, seed=seed)
@@ -138,7 +141,7 @@ class Learning:
                 self._absorb_refused(reached)
         if proposing < len(plan):
             self._phase("commit", train_rows, plan, range(proposing, len(plan)), session, anew=refused)
-        return self._publish(split, counts, rendered, session, verdict, new)
+        return self._publish(split, counts, rendered, session, verdict, new, router)
 
     def _warm_start(self, rows: Sequence[Rendered], session: Session) -> None:
         """Begin as the earlier domain's LoRA under which the new rows lose least; those of another rank or scaling are
@@ -382,6 +385,7 @@ class Learning:
         session: Session,
         verdict: Verdict | None,
         new: State | None,
+        router: Router,
     ) -> Learnt:
         """Measure every domain with what it is to be served with, then commit all of it at once."""
         self.on_event("phase", {"phase": "measure", "domain": self.domain})
@@ -407,7 +411,6 @@ class Learning:
         now = self.served.factors_now() if any(fit.follow < 1.0 for fit in fits.values()) else None
         fitted = {d: self.served.absorbed(d, f.follow, now, rank=f.rank) for d, f in fits.items()}
         records = [self._remeasure(d, snapshot, verdict, fits, fitted) for d in manifest.domains]
-        router = self.served.router_with(self.domain, split)
         weights = self.served.adapters.weights(self.domain)
         peft = self._peft_config(self.config.adapter)
         losses = {r.name: r.loss_now for r in records} | {self.domain: loss_after}

@@ -59,6 +59,7 @@ class ServedStack:
         self.snapshot_in: str | None = None
         self._rows: dict[tuple[str, str], tuple[Rendered, ...]] = {}
         self._placed: dict[str, str | None] = {}  # SHA-256 of the file that a domain's LoRA in the model was read from
+        self._router: tuple[str, Router | None] | None = None  # SHA-256 of its file: what it prepares is worth keeping
         self._factors: dict[str, Factors] = {}  # SHA-256 of a snapshot's file -> what it adds
 
     # --- opening -----------------------------------------------------------------------------------------------
@@ -296,7 +297,13 @@ class ServedStack:
         return found
 
     def router(self) -> Router | None:
-        return read_router(self.stack)
+        path = self.stack.manifest.router
+        if path is None:
+            return None
+        content = self.stack.manifest.files[f"{path}/router.safetensors"].sha256
+        if self._router is None or self._router[0] != content:
+            self._router = (content, read_router(self.stack))
+        return self._router[1]
 
     def router_with(self, domain: str, split: Split) -> Router:
         router = self.router() or Router.empty(self.features(BACKGROUND_PROMPTS))

@@ -81,10 +81,13 @@ class Route:
     """Where a query goes: `domain` is None when it goes to the untouched base (`abstained`)."""
 
     domain: str | None
-    confidence: float  # of the nearest domain, in [0, 1]
+    confidence: float  # that the query belongs to `nearest`, in [0, 1]; 1 where the caller chose the domain
+    nearest: str | None = None  # also where it refused; None without a domain to ask
     runner_up: str | None = None
     abstained: bool = False
-    scores: Mapping[str, float] = field(default_factory=dict)  # per domain, higher is nearer
+    # Of each domain that was asked, how much likelier the query is as its own than as an everyday prompt (log ratio).
+    # By it a domain accepts; which of those that accept is nearest is decided by all of them together.
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ from crma.errors import ConfigError
 
 __all__ = ["Calibration", "calibrate", "conformal_rank"]
 
-# Where between the strangers' ceiling (0) and the conformal threshold (1) the bar is laid. Why: LOG.md, routing.
+# Where between the strangers' ceiling (0) and the conformal threshold (1) the bar is laid. Why: LOG.md, on the router.
 GAP_SHARE = 0.5
 # The strangers' ceiling is their mean plus so many standard deviations: the 99 % point of a normal.
 CEILING_DEVIATIONS = 2.326

@@ -15,7 +15,7 @@ guarantee as they were.
 numbers of rows (Fisher 1936; Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, eq. 4.10): domains
 of one vertical differ in directions in which each of them varies, and a density of its own does not see that.
 
-The order of adding cannot matter to either. What else was measured and lost: LOG.md, routing.
+The order of adding cannot matter to either. What else was measured and lost: LOG.md, the sections on the router.
 
 Kept per domain: at most 33 vectors and a few numbers, no row. The background's rows are features of the public prompts
 in `background.py` and are kept as they are.
@@ -38,16 +38,17 @@ from crma.types import Route, check_domain_name
 
 __all__ = ["LAYER_FRACTION", "DomainStatistics", "Router"]
 
-# Which hidden state to average: after this share of the base's blocks. Measured on SmolLM2-135M: LOG.md, routing.
+# Which hidden state to average: after this share of the base's blocks. Measured on SmolLM2-135M (LOG.md).
 LAYER_FRACTION = 1 / 6
 
 _AXES = 32  # 64 and all 576 measured alike, 0 lost 1 to 6 points of accuracy
 _ISOTROPY = 3.0  # trace of the isotropic part; a scatter has at most 1; from 1 to 10: within 3 points of accuracy
 _POOLED_ISOTROPY = 0.3  # of the shared covariance, in units of its own trace; from 0.1 to 1: within a point of accuracy
+_LEAST_TRACE = 1e-2  # of the shared covariance of directions, whose length is one; equal rows would leave it at 0
 # Of the discriminant's posterior, which is too sure: its Gaussians have lighter tails than prompts. Of 1, 2, 4 and 8
 # the likelihood of held-out rows was best at 2 or 4, on far domains and within a vertical.
 _TEMPERATURE = 3.0
-_SHORTLIST = 32  # domains that are asked, the nearest first: so a query's time hardly grows with their number
+_SHORTLIST = 32  # domains that are asked first, the nearest: so a query's time hardly grows with their number
 _FOLDS = 5  # of the background, for scores of strangers that whitening and background have not seen
 _HELD_OUT_EVERY = 5  # a fifth of the rows calibrates where no calibration rows were handed in
 _MIN_BACKGROUND = 2 * _FOLDS
@@ -158,7 +159,7 @@ class Router:
 
     def __post_init__(self) -> None:
         conformal_rank(1, self.error_rate)
-        held = _checked(self.background, "background").astype(np.float32)
+        held = _checked(_checked(self.background, "background").astype(np.float32), "background").astype(np.float32)
         if len(held) < _MIN_BACKGROUND or not held.std(0).any():
             raise ConfigError(
                 "the background cannot say what an everyday prompt looks like",
@@ -234,7 +235,8 @@ class Router:
         return Router(background=self.background, statistics=kept, error_rate=self.error_rate)
 
     def route(self, features: np.ndarray) -> list[Route]:
-        """One Route per query, for features [N, D] or [D]; of many domains only the nearest are asked and told."""
+        """One Route per query, for features [N, D] or [D]. Of many domains the nearest are asked, and told; all of them
+        where these refuse."""
         queries_ND = np.asarray(features)
         queries_ND = queries_ND[None] if queries_ND.ndim == 1 else queries_ND
         if queries_ND.ndim == 2 and len(queries_ND) == 0:
@@ -246,20 +248,28 @@ class Router:
         weights_DT, bias_T = self._discriminant
         nearness_NT = directions_ND @ weights_DT + bias_T
         asked_NT = _largest(nearness_NT, _SHORTLIST)
-        background_N = self._background_gaussian.log_density(directions_ND)
         scores_NT = np.full(nearness_NT.shape, -np.inf)
-        kept = list(self.statistics.values())
-        for t in np.flatnonzero(asked_NT.any(0)):
-            rows = np.flatnonzero(asked_NT[:, t])
-            scores_NT[rows, t] = _gaussian(kept[t]).log_density(directions_ND[rows]) - background_N[rows]
+        self._ask(asked_NT, directions_ND, scores_NT)
+        # Where all of these refuse, the rest are asked too: a domain's guarantee holds however many others there are.
+        thresholds_T = np.array([held.calibration.threshold for held in self.statistics.values()])
+        refused_N = ~(scores_NT >= thresholds_T).any(1)
+        self._ask(refused_N[:, None] & ~asked_NT, directions_ND, scores_NT)
+        asked_NT |= refused_N[:, None]
         return [self._decide(*row) for row in zip(asked_NT, scores_NT, nearness_NT, strict=True)]
+
+    def _ask(self, which_NT: np.ndarray, directions_ND: np.ndarray, scores_NT: np.ndarray) -> None:
+        """Write the scores of the pairs of query and domain that are asked for."""
+        kept = list(self.statistics.values())
+        for t in np.flatnonzero(which_NT.any(0)):
+            rows = np.flatnonzero(which_NT[:, t])
+            scores_NT[rows, t] = self._score(_gaussian(kept[t]), directions_ND[rows])
 
     def _decide(self, asked_T: np.ndarray, scores_T: np.ndarray, nearness_T: np.ndarray) -> Route:
         names, calibrations = self._names_and_calibrations
         asked = [int(t) for t in np.flatnonzero(asked_T)]
         accepted = {t for t in asked if scores_T[t] >= calibrations[t].threshold}
         # The nearest of the domains that accept, so that a domain's own query abstains only if its own domain refuses:
-        # the guarantee of one domain then holds whatever other domains are asked beside it.
+        # the guarantee of one domain then holds whatever other domains there are.
         order = sorted(asked, key=lambda t: (t not in accepted, -nearness_T[t], names[t]))
         nearest = order[0]
         known = calibrations[nearest].slope * (scores_T[nearest] - calibrations[nearest].middle)
@@ -268,6 +278,7 @@ class Router:
             domain=names[nearest] if nearest in accepted else None,
             # That it is no stranger, times that it is this domain rather than another.
             confidence=float(posterior[0] / posterior.sum() / (1.0 + np.exp(-max(known, -700.0)))),
+            nearest=names[nearest],
             runner_up=names[order[1]] if len(order) > 1 else None,
             abstained=nearest not in accepted,
             scores={names[t]: float(scores_T[t]) for t in asked},
@@ -323,7 +334,8 @@ class Router:
 
     @cached_property
     def _discriminant(self) -> tuple[np.ndarray, np.ndarray]:
-        """(weights [D, T], bias [T]) of the linear discriminant, with equal priors.
+        """(weights [D, T], bias [T]) of the linear discriminant: equal priors, and no favour to the larger sample
+        (McLachlan, Discriminant Analysis and Statistical Pattern Recognition, 1992, on the plug-in rule's bias).
 
         The shared covariance is a multiple of I and all domains' axes, scaled; where these are fewer than the features,
         Woodbury's identity solves for it without making it.
@@ -339,13 +351,18 @@ class Router:
         )
         rest = float(share_T @ np.array([held.rest for held in kept]))
         floor = rest + _POOLED_ISOTROPY * (float((scaled_RD**2).sum()) / dimension + rest)
-        floor = floor if floor > 0 else 1.0  # one row a domain: nothing varies, and the nearest mean is what is left
+        floor = max(floor, _LEAST_TRACE / dimension)
         if len(scaled_RD) < dimension:
-            inner_RR = scaled_RD @ scaled_RD.T + floor * np.eye(len(scaled_RD))
-            weights_TD = (means_TD - np.linalg.solve(inner_RR, scaled_RD @ means_TD.T).T @ scaled_RD) / floor
+            inner_RR = np.linalg.inv(scaled_RD @ scaled_RD.T + floor * np.eye(len(scaled_RD)))
+            weights_TD = (means_TD - (inner_RR @ (scaled_RD @ means_TD.T)).T @ scaled_RD) / floor
+            trace_of_inverse = float(np.trace(inner_RR)) + (dimension - len(scaled_RD)) / floor
         else:
-            weights_TD = np.linalg.solve(scaled_RD.T @ scaled_RD + floor * np.eye(dimension), means_TD.T).T
-        return np.ascontiguousarray(weights_TD.T), -0.5 * (weights_TD * means_TD).sum(1)
+            inverse_DD = np.linalg.inv(scaled_RD.T @ scaled_RD + floor * np.eye(dimension))
+            weights_TD, trace_of_inverse = means_TD @ inverse_DD, float(np.trace(inverse_DD))
+        # The mean of n rows is longer than the mean itself, by tr(shrunk⁻¹ covariance) / n in this metric: uncorrected,
+        # the fewer rows a domain has the less it is chosen.
+        longer = (dimension - (floor - rest) * trace_of_inverse) / np.array([held.count for held in kept])
+        return np.ascontiguousarray(weights_TD.T), 0.5 * (longer - (weights_TD * means_TD).sum(1))
 
     def _score(self, gaussian: _Gaussian, directions_ND: np.ndarray) -> np.ndarray:
         return gaussian.log_density(directions_ND) - self._background_gaussian.log_density(directions_ND)
