@@ -325,6 +325,18 @@ def test_of_many_domains_the_nearest_are_asked_and_its_own_is_among_them() -> No
     assert np.mean([r.domain is not None for r in router.route(domain(17, rows=60, dimension=64)[30:])]) >= 0.8
 
 
+def test_asked_all_at_once_they_score_as_one_by_one() -> None:
+    router = Router.empty(background(dimension=64))
+    for d in range(9):  # of one and two rows too: those have no axes
+        router = router.with_domain(
+            f"d{d}", domain(d, rows=1 + 5 * (d % 4), dimension=64), domain(d, rows=2, dimension=64)
+        )
+    queries = np.concatenate([domain(3, rows=5, dimension=64), background(3, rows=5, dimension=64)])
+    directions = router._lens.directions(queries.astype(float))
+    expected = [list(route.scores.values()) for route in router.route(queries)]
+    np.testing.assert_allclose(router._scores_of_all(directions), expected, rtol=1e-4, atol=1e-3)
+
+
 def test_equal_rows_leave_finite_weights() -> None:
     router = Router.empty(background())
     for name in ("one", "two"):

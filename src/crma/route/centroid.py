@@ -249,20 +249,28 @@ class Router:
         nearness_NT = directions_ND @ weights_DT + bias_T
         asked_NT = _largest(nearness_NT, _SHORTLIST)
         scores_NT = np.full(nearness_NT.shape, -np.inf)
-        self._ask(asked_NT, directions_ND, scores_NT)
+        kept = list(self.statistics.values())
+        for t in np.flatnonzero(asked_NT.any(0)):
+            rows = np.flatnonzero(asked_NT[:, t])
+            scores_NT[rows, t] = self._score(_gaussian(kept[t]), directions_ND[rows])
         # Where all of these refuse, the rest are asked too: a domain's guarantee holds however many others there are.
-        thresholds_T = np.array([held.calibration.threshold for held in self.statistics.values()])
-        refused_N = ~(scores_NT >= thresholds_T).any(1)
-        self._ask(refused_N[:, None] & ~asked_NT, directions_ND, scores_NT)
-        asked_NT |= refused_N[:, None]
+        thresholds_T = np.array([held.calibration.threshold for held in kept])
+        refused = np.flatnonzero(~np.any(scores_NT >= thresholds_T, axis=1))
+        if len(refused) and not asked_NT.all():
+            everyone_NT = self._scores_of_all(directions_ND[refused])
+            scores_NT[refused] = np.where(asked_NT[refused], scores_NT[refused], everyone_NT)
+            asked_NT[refused] = True
         return [self._decide(*row) for row in zip(asked_NT, scores_NT, nearness_NT, strict=True)]
 
-    def _ask(self, which_NT: np.ndarray, directions_ND: np.ndarray, scores_NT: np.ndarray) -> None:
-        """Write the scores of the pairs of query and domain that are asked for."""
-        kept = list(self.statistics.values())
-        for t in np.flatnonzero(which_NT.any(0)):
-            rows = np.flatnonzero(which_NT[:, t])
-            scores_NT[rows, t] = self._score(_gaussian(kept[t]), directions_ND[rows])
+    def _scores_of_all(self, directions_ND: np.ndarray) -> np.ndarray:
+        """Every domain's score [N, T], all axes in one product and in float32: for very many domains."""
+        axes_RD, coefficients_R, along_mean_R, first_T, weights_DT, constants_T, floors_T = self._stacked
+        along_NR = directions_ND.astype(np.float32) @ axes_RD.T - along_mean_R
+        squares_NR = np.concatenate([along_NR**2 * coefficients_R, np.zeros((len(directions_ND), 1), np.float32)], 1)
+        spread_NT = np.add.reduceat(squares_NR, first_T, axis=1) * (np.diff(first_T, append=len(axes_RD)) > 0)
+        length_N1 = (directions_ND**2).sum(1, keepdims=True)
+        distance_NT = length_N1 / floors_T + directions_ND @ weights_DT + constants_T + spread_NT
+        return -distance_NT / 2 - self._background_gaussian.log_density(directions_ND)[:, None]
 
     def _decide(self, asked_T: np.ndarray, scores_T: np.ndarray, nearness_T: np.ndarray) -> Route:
         names, calibrations = self._names_and_calibrations
@@ -331,6 +339,30 @@ class Router:
     @cached_property
     def _names_and_calibrations(self) -> tuple[tuple[str, ...], tuple[Calibration, ...]]:
         return self.domains, tuple(held.calibration for held in self.statistics.values())
+
+    @cached_property
+    def _stacked(self) -> tuple[np.ndarray, ...]:
+        """All domains' Gaussians in one piece, in the terms of `_Gaussian.log_density`."""
+        gaussians = [_gaussian(held) for held in self.statistics.values()]
+        floors = [g.rest + _ISOTROPY / self.dimension for g in gaussians]
+        spreads = [g.spread.astype(np.float64) for g in gaussians]
+        axes_RD = np.concatenate([g.axes for g in gaussians]).astype(np.float32)
+        inner = [1 / (s + f) - 1 / f for s, f in zip(spreads, floors, strict=True)]
+        along = [g.axes.astype(np.float64) @ g.mean for g in gaussians]
+        means_TD = np.stack([g.mean for g in gaussians]).astype(np.float64)
+        floors_T = np.array(floors)
+        logs = [
+            np.log(s + f).sum() + (self.dimension - len(s)) * np.log(f) for s, f in zip(spreads, floors, strict=True)
+        ]
+        return (
+            axes_RD,
+            np.concatenate(inner).astype(np.float32),
+            np.concatenate(along).astype(np.float32),
+            np.cumsum([0, *(len(s) for s in spreads[:-1])]),
+            -2 * means_TD.T / floors_T,
+            (means_TD**2).sum(1) / floors_T + np.array(logs),
+            floors_T,
+        )
 
     @cached_property
     def _discriminant(self) -> tuple[np.ndarray, np.ndarray]:
