@@ -21,7 +21,7 @@ from crma.model.base import Base, Precision, load_base
 from crma.model.features import prompt_features
 from crma.model.fold import Factors, absorb, factors
 from crma.route.background import BACKGROUND_PROMPTS
-from crma.route.centroid import LAYER_FRACTION, Router
+from crma.route.centroid import LAYER_FRACTION, PROMPT_TOKENS, Router
 from crma.stack.layout import BaseReference
 from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
@@ -292,7 +292,7 @@ class ServedStack:
 
     def features(self, texts: Sequence[str]) -> np.ndarray:
         with self.untouched():
-            found = prompt_features(self.model, self.tokenizer, texts, depth=LAYER_FRACTION)
+            found = prompt_features(self.model, self.tokenizer, texts, depth=LAYER_FRACTION, max_length=PROMPT_TOKENS)
         forget_cut_forward(self.model)
         return found
 

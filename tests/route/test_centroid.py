@@ -174,6 +174,21 @@ def test_a_giant_feature_does_not_drown_the_others() -> None:
     assert np.mean([r.abstained for r in router.route(with_giant(background(9, rows=200), 5))]) >= 0.9
 
 
+def test_a_router_of_other_features_or_of_broken_numbers_is_not_opened() -> None:
+    arrays = three_domains().to_arrays()
+    older = {name: values for name, values in arrays.items() if name != "features"}
+    assert Router.from_arrays(older) == three_domains()
+    with pytest.raises(ConfigError, match="other features"):
+        Router.from_arrays({**arrays, "features": np.array([1.0, 0.25, 192.0])})
+    for name, broken in (
+        ("domain/law/mean", np.full(DIMENSION, np.nan)),
+        ("domain/law/mean", np.zeros(DIMENSION + 1)),
+        ("domain/law/axes", arrays["domain/law/axes"][1:]),
+    ):
+        with pytest.raises(ConfigError, match="not a whole router"):
+            Router.from_arrays({**arrays, name: broken})
+
+
 def test_a_feature_that_is_constant_in_the_background_is_borne() -> None:
     still = background()
     still[:, 3] = 5.0

@@ -36,10 +36,12 @@ from crma.errors import ConfigError, UnknownDomainError
 from crma.route.calibration import Calibration, calibrate, conformal_rank
 from crma.types import Route, check_domain_name
 
-__all__ = ["LAYER_FRACTION", "DomainStatistics", "Router"]
+__all__ = ["LAYER_FRACTION", "PROMPT_TOKENS", "DomainStatistics", "Router"]
 
 # Which hidden state to average: after this share of the base's blocks. Measured on SmolLM2-135M (LOG.md).
 LAYER_FRACTION = 1 / 6
+PROMPT_TOKENS = 192  # of a longer prompt its first and last halves
+_FEATURES = (1.0, LAYER_FRACTION, PROMPT_TOKENS)  # a kind of pooling (1: the mean), and how it was applied
 
 _AXES = 32  # 64 and all 576 measured alike, 0 lost 1 to 6 points of accuracy
 _ISOTROPY = 3.0  # trace of the isotropic part; a scatter has at most 1; from 1 to 10: within 3 points of accuracy
@@ -295,6 +297,7 @@ class Router:
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Everything the router is, by name, for safetensors; `from_arrays` gives an equal router back."""
         arrays = {"background": np.array(self.background), "error_rate": np.array([self.error_rate], np.float64)}
+        arrays["features"] = np.array(_FEATURES, np.float64)
         for name, held in self.statistics.items():
             told = held.calibration
             numbers = (held.count, held.rest, told.threshold, told.guarantee, told.count, told.slope, told.middle)
@@ -310,6 +313,7 @@ class Router:
             names = sorted(key.split("/")[1] for key in arrays if key.startswith("domain/") and key.endswith("/mean"))
             statistics = {name: _statistics(name, arrays) for name in names}
             background, error_rate = arrays["background"], float(arrays["error_rate"][0])
+            features = tuple(arrays.get("features", np.array(_FEATURES)).tolist())  # older files do not say
         except (KeyError, IndexError, ValueError) as fault:
             raise ConfigError(
                 "these arrays are not a whole router",
@@ -317,6 +321,13 @@ class Router:
                 got=f"{', '.join(sorted(arrays)) or 'nothing'}; {fault!r}",
                 next_step="learn the router again, or restore its file",
             ) from fault
+        if features != _FEATURES:
+            raise ConfigError(
+                "this router was made from other features of a prompt",
+                expected=f"(pooling, layer's share, tokens) {_FEATURES}",
+                got=features,
+                next_step="use the crma it was made with, or learn the domains again: features cannot be converted",
+            )
         return cls(background=background, statistics=statistics, error_rate=error_rate)
 
     def __eq__(self, other: object) -> bool:
@@ -428,11 +439,16 @@ def _gaussian(held: DomainStatistics) -> _Gaussian:
 
 def _statistics(name: str, arrays: Mapping[str, np.ndarray]) -> DomainStatistics:
     count, rest, threshold, guarantee, held_out, slope, middle = arrays[f"domain/{name}/numbers"].tolist()
+    mean, axes, spread = (np.array(arrays[f"domain/{name}/{part}"]) for part in ("mean", "axes", "spread"))
+    if mean.shape != arrays["background"].shape[1:] or axes.shape != (*spread.shape, *mean.shape):
+        raise ValueError(f"{name}: mean {mean.shape}, axes {axes.shape}, spread {spread.shape}")
+    if not all(np.isfinite(part).all() for part in (mean, axes, spread)) or count < 1:
+        raise ValueError(f"{name}: numbers that are none")
     return DomainStatistics(
         count=int(count),
-        mean=np.array(arrays[f"domain/{name}/mean"]),
-        axes=np.array(arrays[f"domain/{name}/axes"]),
-        spread=np.array(arrays[f"domain/{name}/spread"]),
+        mean=mean,
+        axes=axes,
+        spread=spread,
         rest=rest,
         calibration=Calibration(
             threshold=threshold, guarantee=guarantee, count=int(held_out), slope=slope, middle=middle
