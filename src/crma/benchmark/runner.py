@@ -95,9 +95,8 @@ def _one(
     stream, plan, condition = STREAMS[stream_name], recipe.streams[stream_name], condition_named(condition_name)
     config, shape = condition.config(plan, seed), condition.shape(plan, seed)
     settings = {"learn": config.model_dump(), "backbone": shape.model_dump() if shape else None}
-    settings["condition"] = {"learner": condition.learner, "says": condition.says}
-    if shape:
-        settings["condition"]["rule"] = RULE
+    rule = {"rule": RULE} if shape else {}
+    settings["condition"] = {"learner": condition.learner, "says": condition.says, **rule}
     if path.is_file():
         _refuse_other_settings(path, settings)
         clock.skip("its receipt is there")
