@@ -128,7 +128,7 @@ RECIPES: Mapping[str, Recipe] = {
                 "far": Plan(
                     sizes=Sizes(train=160, validation=40, test=48, max_tokens=128),
                     learn=LearnConfig(
-                        epochs=2, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-3, batch_size=8, rank=8, max_length=128
+                        epochs=2, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-3, batch_size=8, rank=8, max_length=128
                     ),
                     matched_rank=19,
                     orders=(0, 1),
@@ -144,7 +144,7 @@ RECIPES: Mapping[str, Recipe] = {
                 "far": Plan(
                     sizes=Sizes(train=500, validation=100, test=200, max_tokens=256),
                     learn=LearnConfig(
-                        epochs=2, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-3, batch_size=8, rank=8, max_length=256
+                        epochs=2, lr=2e-3, lr_backbone=2e-3, lr_mixing=2e-3, batch_size=8, rank=8, max_length=256
                     ),
                     matched_rank=19,
                     orders=(0, 1, 2),
