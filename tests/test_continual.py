@@ -273,6 +273,68 @@ def test_an_empty_stack_answers_with_the_base(tmp_path: Path, toy_base: Path):
     assert model.verify()["ok"]
 
 
+def test_an_empty_prompt_or_one_whose_features_overflow_goes_to_the_base_alone(taught: ContinualModel, monkeypatch):
+    ours, theirs = world("medicine").test[0].prompt, world("law").test[0].prompt
+    alone = taught.route([ours])[0]
+    features = taught.features
+
+    def overflowing(texts):
+        found = features(texts).copy()
+        found[-1, 3] = np.inf
+        return found
+
+    monkeypatch.setattr(taught, "features", overflowing)
+    first, empty, last = taught.route([ours, " \n", theirs])
+    assert (first.domain, first.nearest) == (alone.domain, alone.nearest)
+    assert first.nearest is not None
+    assert empty == last == Route(domain=None, confidence=0.0, abstained=True)
+
+
+def test_the_router_is_kept_until_another_process_writes_one(tmp_path: Path, toy_base: Path):
+    model = learnt(tmp_path / "stack", toy_base, frames=None, names=("medicine",))
+    kept = model.router()
+    assert kept is model.router()
+    other = ContinualModel.from_pretrained(tmp_path / "stack")
+    other.learn("law", world("law"), CONFIG)
+    model.stack.refresh()
+    found = model.router()
+    assert found is not None
+    assert found.domains == ("law", "medicine")
+
+
+def test_what_the_router_refuses_costs_no_training(taught: ContinualModel, monkeypatch):
+    def refuse(domain, split):
+        raise ConfigError("no router for this", where=domain)
+
+    monkeypatch.setattr(taught, "router_with", refuse)
+    heard: list[str] = []
+    with pytest.raises(ConfigError, match="no router"):
+        taught.learn("finance", world("finance"), CONFIG, on_event=lambda kind, _value: heard.append(kind))
+    assert "step" not in heard
+
+
+def test_a_lora_is_read_again_when_its_folder_holds_another(tmp_path: Path, toy_base: Path):
+    """A folder's name comes back after a domain was fitted twice; what counts is what is in it."""
+    model = learnt(tmp_path / "stack", toy_base, frames=None, names=("medicine",))
+    with model.serving("medicine"):
+        before = logits(model)
+    other = Stack.open(tmp_path / "stack")
+    folder = other.manifest.domain("medicine").adapter
+    tensors = {k: 2 * v for k, v in other.read_tensors(f"{folder}/adapter_model.safetensors").items()}
+    for _there_and_back in range(2):
+        with other.transaction() as tx:
+            record = other.manifest.domain("medicine")
+            place = tx.fresh_path("adapters/medicine")
+            tx.write_tensors(f"{place}/adapter_model.safetensors", tensors, {"format": "pt"})
+            tx.remove(record.adapter)
+            tx.update(domains=(record.model_copy(update={"adapter": place}),))
+        other.refresh()
+    assert other.manifest.domain("medicine").adapter == folder
+    model.stack.refresh()
+    with model.serving("medicine"):
+        assert not torch.equal(logits(model), before)
+
+
 def test_nothing_in_a_stack_is_a_pickle(taught: ContinualModel):
     kinds = {p.suffix for p in taught.stack.root.rglob("*") if p.is_file() and not p.name.startswith(".")}
     assert kinds <= {".json", ".jsonl", ".safetensors"}

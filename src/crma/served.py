@@ -205,10 +205,10 @@ class ServedStack:
         learnt = self._stored(record.adapter_learnt or record.adapter)
         if self.backbone is None or follow == 1.0:
             return learnt
-        fitted = self._stored(record.adapter) if record.adapter_learnt else None
+        served = self._stored(record.adapter) if record.adapter_learnt else learnt
         scaling = LearnConfig(**record.config).adapter.scaling
         gone, come = self.factors_of(record.snapshot_pinned), now or self.factors_now()
-        served, towards = (learnt, None) if fitted is None else (fitted, learnt)
+        towards = learnt if record.adapter_learnt else None
         return absorb(served, scaling, gone, come, follow=follow, learnt=towards, rank=rank)
 
     def factors_now(self) -> Factors:

@@ -89,3 +89,13 @@ def test_the_report_shows_studies_once_and_variants_nowhere_else():
     alone = [r.model_copy(update={"recipe": "paper-big-lr0.0003"}) for r in toy_suite()]
     assert whole(alone) == alone
     assert "paper-big-lr0.0003/far/methods" in result_tables(alone)
+
+
+def test_of_a_rate_grid_alone_the_controls_best_point_is_shown():
+    """An advantage at a rate that is bad for the control is none."""
+    grid = [at_rate("small-lr0.001", 1e-3, (1.0, 2.0)), at_rate("small-lr0.004", 4e-3, (1.0, 4.0))]
+    ours = [r.model_copy(update={"condition": "crma", "config": r.config}) for r in grid]
+    receipts = [*grid, *ours]
+    assert whole(receipts) == [grid[0], ours[0]]
+    assert whole([*receipts, at_rate("small", 2e-3, (1.0, 9.0))])[-1].recipe == "small"
+    assert {r.recipe for r in whole([*receipts, at_rate("small", 2e-3, (1.0, 9.0))])} == {"small"}

@@ -227,6 +227,10 @@ def test_names_are_checked_on_the_way_in_and_out() -> None:
 def test_a_background_too_small_or_all_alike_is_refused() -> None:
     with pytest.raises(ConfigError, match="9 rows"):
         Router.empty(background(rows=9))
+    huge = background().astype(float)
+    huge[3, 2] = 1e300  # a number, but none that float32 holds
+    with pytest.raises(ConfigError, match="row 3"):
+        Router.empty(huge)
     with pytest.raises(ConfigError, match="all alike"):
         Router.empty(np.ones((20, DIMENSION)))
 
@@ -348,8 +352,11 @@ def test_asked_all_at_once_they_score_as_one_by_one() -> None:
         )
     queries = np.concatenate([domain(3, rows=5, dimension=64), background(3, rows=5, dimension=64)])
     directions = router._lens.directions(queries.astype(float))
-    expected = [list(route.scores.values()) for route in router.route(queries)]
-    np.testing.assert_allclose(router._scores_of_all(directions), expected, rtol=1e-4, atol=1e-3)
+    expected = np.array([list(route.scores.values()) for route in router.route(queries)])
+    background_N = router._background_gaussian.log_density(directions)
+    np.testing.assert_allclose(
+        router._densities_of_all(directions) - background_N[:, None], expected, rtol=1e-4, atol=1e-3
+    )
 
 
 def test_equal_rows_leave_finite_weights() -> None:

@@ -138,7 +138,13 @@ class Receipt(BaseModel):
             DataError: the condition depends on the order, or these are other domains.
         """
         if self.condition not in KNOWS_NO_ORDER or sorted(order) != sorted(self.order):
-            raise DataError("this run cannot be told in another order", where=self.name, got=" ".join(order))
+            raise DataError(
+                "this run cannot be told in another order",
+                where=self.name,
+                expected=f"its own domains, and one of {', '.join(sorted(KNOWS_NO_ORDER))}",
+                got=f"{self.condition}: {' '.join(order)}",
+                next_step="run it in that order: `crma bench run --order`",
+            )
         at_once = self.condition in ("base", "joint")
         moved = [
             m if at_once or m.view != "floating" else m.model_copy(update={"after": order.index(m.domain) + 1})

@@ -25,10 +25,31 @@ RatePoint = tuple[str, str, int, tuple[str, ...], dict[float, float]]
 
 
 def whole(receipts: Iterable[Receipt]) -> list[Receipt]:
-    """Those to be shown as a benchmark: not another one's stream over again at other rows or another rate."""
+    """Those to be shown as a benchmark: not another one's stream over again at other rows or another rate. Where a
+    stream was only run as points of a rate grid, it is the point at which the control, frozen, loses least on
+    validation rows: at any other an advantage over it may be its bad rate alone."""
     receipts = list(receipts)
     there = {(r.recipe, r.stream) for r in receipts}
-    return [r for r in receipts if (m := _VARIANT.match(r.recipe)) is None or (m["of"], r.stream) not in there]
+    control = {key: min(losses, key=lambda rate: losses[rate]) for key, losses in _control_by_rate(receipts).items()}
+
+    def shown(receipt: Receipt) -> bool:
+        match = _VARIANT.match(receipt.recipe)
+        if match is None:
+            return True
+        best = control.get(f"{match['of']}/{receipt.stream}")
+        at_best = not match["lr"] or best is None or receipt.config.get("learn", {}).get("lr") == best
+        return at_best and (match["of"], receipt.stream) not in there
+
+    return [r for r in receipts if shown(r)]
+
+
+def _control_by_rate(receipts: Iterable[Receipt]) -> dict[str, dict[float, float]]:
+    """ "recipe/stream" -> {rate: frozen's validation loss, mean over the seeds and orders that have the rate}."""
+    found: dict[str, dict[float, list[float]]] = {}
+    for key, condition, _seed, _order, losses in rates(receipts):
+        for rate, loss in losses.items() if condition == "frozen" else ():
+            found.setdefault(key, {}).setdefault(rate, []).append(loss)
+    return {key: {rate: sum(x) / len(x) for rate, x in by_rate.items()} for key, by_rate in found.items()}
 
 
 def growth(runs: Sequence[Run]) -> Growth | None:

@@ -161,12 +161,14 @@ class Router:
 
     def __post_init__(self) -> None:
         conformal_rank(1, self.error_rate)
-        held = _checked(_checked(self.background, "background").astype(np.float32), "background").astype(np.float32)
-        if len(held) < _MIN_BACKGROUND or not held.std(0).any():
+        with np.errstate(over="ignore"):  # what float32 cannot hold is found below
+            held = np.asarray(self.background).astype(np.float32)
+        varied = _checked(held, "background").std(0).any()
+        if len(held) < _MIN_BACKGROUND or not varied:
             raise ConfigError(
                 "the background cannot say what an everyday prompt looks like",
                 expected=f"features of {_MIN_BACKGROUND} prompts or more that are not all alike",
-                got=f"{len(held)} rows" + ("" if held.std(0).any() else ", all alike"),
+                got=f"{len(held)} rows" + ("" if varied else ", all alike"),
                 next_step="hand in the features of crma.route.background.BACKGROUND_PROMPTS",
             )
         held.flags.writeable = False
@@ -252,27 +254,28 @@ class Router:
         asked_NT = _largest(nearness_NT, _SHORTLIST)
         scores_NT = np.full(nearness_NT.shape, -np.inf)
         kept = list(self.statistics.values())
+        background_N = self._background_gaussian.log_density(directions_ND)
         for t in np.flatnonzero(asked_NT.any(0)):
             rows = np.flatnonzero(asked_NT[:, t])
-            scores_NT[rows, t] = self._score(_gaussian(kept[t]), directions_ND[rows])
+            scores_NT[rows, t] = _gaussian(kept[t]).log_density(directions_ND[rows]) - background_N[rows]
         # Where all of these refuse, the rest are asked too: a domain's guarantee holds however many others there are.
         thresholds_T = np.array([held.calibration.threshold for held in kept])
         refused = np.flatnonzero(~np.any(scores_NT >= thresholds_T, axis=1))
         if len(refused) and not asked_NT.all():
-            everyone_NT = self._scores_of_all(directions_ND[refused])
+            everyone_NT = self._densities_of_all(directions_ND[refused]) - background_N[refused, None]
             scores_NT[refused] = np.where(asked_NT[refused], scores_NT[refused], everyone_NT)
             asked_NT[refused] = True
         return [self._decide(*row) for row in zip(asked_NT, scores_NT, nearness_NT, strict=True)]
 
-    def _scores_of_all(self, directions_ND: np.ndarray) -> np.ndarray:
-        """Every domain's score [N, T], all axes in one product and in float32: for very many domains."""
+    def _densities_of_all(self, directions_ND: np.ndarray) -> np.ndarray:
+        """Every domain's log-density [N, T], all axes in one product and in float32: for very many domains."""
         axes_RD, coefficients_R, along_mean_R, first_T, weights_DT, constants_T, floors_T = self._stacked
         along_NR = directions_ND.astype(np.float32) @ axes_RD.T - along_mean_R
         squares_NR = np.concatenate([along_NR**2 * coefficients_R, np.zeros((len(directions_ND), 1), np.float32)], 1)
         spread_NT = np.add.reduceat(squares_NR, first_T, axis=1) * (np.diff(first_T, append=len(axes_RD)) > 0)
         length_N1 = (directions_ND**2).sum(1, keepdims=True)
         distance_NT = length_N1 / floors_T + directions_ND @ weights_DT + constants_T + spread_NT
-        return -distance_NT / 2 - self._background_gaussian.log_density(directions_ND)[:, None]
+        return -distance_NT / 2
 
     def _decide(self, asked_T: np.ndarray, scores_T: np.ndarray, nearness_T: np.ndarray) -> Route:
         names, calibrations = self._names_and_calibrations

@@ -1,13 +1,13 @@
-"""Tables are the receipts' numbers and nothing else; the README's are these."""
+"""README.md and RESULTS.md hold the receipts' numbers and nothing else."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from crma.bench.demo_table import demo_table
 from crma.bench.numbers import check_document
 from crma.bench.receipt import read_receipts
-from crma.bench.tables import demo_table
 
 ROOT = Path(__file__).parents[2]
 
