@@ -21,7 +21,7 @@ from crma.model.base import Base, Precision, load_base
 from crma.model.features import prompt_features
 from crma.model.fold import Factors, absorb, factors
 from crma.route.background import BACKGROUND_PROMPTS
-from crma.route.centroid import LAYER_FRACTION, PROMPT_TOKENS, Router
+from crma.route.centroid import FeatureKind, Router
 from crma.stack.layout import BaseReference
 from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
@@ -290,9 +290,13 @@ class ServedStack:
 
     # --- routing -----------------------------------------------------------------------------------------------
 
-    def features(self, texts: Sequence[str]) -> np.ndarray:
+    def features(self, texts: Sequence[str], kind: FeatureKind | None = None) -> np.ndarray:
+        """What a router reads of `texts`, [N, D]; of the kind that the stack's own router is made of."""
+        if kind is None:
+            router = self.router()
+            kind = router.features if router is not None else FeatureKind()
         with self.untouched():
-            found = prompt_features(self.model, self.tokenizer, texts, depth=LAYER_FRACTION, max_length=PROMPT_TOKENS)
+            found = prompt_features(self.model, self.tokenizer, texts, depth=kind.depth, max_length=kind.tokens)
         forget_cut_forward(self.model)
         return found
 
@@ -309,7 +313,9 @@ class ServedStack:
         router = self.router() or Router.empty(self.features(BACKGROUND_PROMPTS))
         own = self.features([e.prompt for e in split.train])
         held_out = self.features([e.prompt for e in split.validation]) if split.validation else None
-        return router.with_domain(domain, own, held_out)
+        # A row without a group stands alone.
+        documents = [e.group or f"row {i}" for i, e in enumerate(split.validation or split.train)]
+        return router.with_domain(domain, own, held_out, documents=documents)
 
     # --- processes ---------------------------------------------------------------------------------------------
 

@@ -52,3 +52,32 @@ def test_wrong_abstentions_stay_within_the_guarantee(seed: int, count: int, erro
     guarantee = told[0].guarantee
     spread = 5 * np.sqrt(guarantee * (1 - guarantee) / 400)  # five binomial standard deviations
     assert guarantee - spread <= wrong <= guarantee + spread
+
+
+def test_rows_of_one_document_count_once_with_their_lowest_score() -> None:
+    strangers = np.array([20.0, 21.0])
+    told = calibrate(np.arange(12.0), strangers, error_rate=0.25, documents=[row // 3 for row in range(12)])
+    assert (told.count, told.guarantee, told.threshold) == (4, 1 / 5, 0.0)
+    alone = calibrate(np.arange(12.0), strangers, error_rate=0.25, documents=list("abcdefghijkl"))
+    assert alone == calibrate(np.arange(12.0), strangers, error_rate=0.25)
+    with pytest.raises(ConfigError, match="differ in number"):
+        calibrate(np.arange(12.0), strangers, error_rate=0.25, documents=["a"])
+
+
+def test_wrong_abstentions_stay_within_the_guarantee_where_documents_differ_more_than_their_rows() -> None:
+    """Counted by rows the error would be larger than stated: the test would fail without `documents`."""
+    rng = np.random.default_rng(3)
+    strangers, documents, per = rng.normal(size=50) + 9.0, 9, 10
+
+    def draw(count: int) -> np.ndarray:
+        return (rng.normal(size=(count, 1)) * 3 + 0.1 * rng.normal(size=(count, per))).ravel()
+
+    def wrong(which: list[int] | None) -> tuple[float, float]:
+        told = [calibrate(draw(documents), strangers, error_rate=0.01, documents=which) for _ in range(1500)]
+        return float(np.mean([(draw(1) < each.threshold).mean() for each in told])), told[0].guarantee
+
+    by_document, stated = wrong([row // per for row in range(documents * per)])
+    assert by_document <= stated + 0.03  # 5 binomial standard deviations are 0.04
+    by_row, stated = wrong(None)
+    assert stated < 0.02
+    assert by_row > 0.05

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from crma.data.worlds import strangers
 from crma.errors import ConfigError, UnknownDomainError
 from crma.route.background import BACKGROUND_PROMPTS
-from crma.route.centroid import Router
+from crma.route.centroid import FeatureKind, Router
 
 DIMENSION = 24
 
@@ -174,12 +174,32 @@ def test_a_giant_feature_does_not_drown_the_others() -> None:
     assert np.mean([r.abstained for r in router.route(with_giant(background(9, rows=200), 5))]) >= 0.9
 
 
-def test_a_router_of_other_features_or_of_broken_numbers_is_not_opened() -> None:
+def test_without_calibration_rows_whole_documents_are_held_out() -> None:
+    rows = domain(1, rows=40)
+    documents = [f"page {row // 4}" for row in range(40)]  # ten of four rows each: the fifth and the tenth are held out
+    held = np.isin(np.arange(40) // 4, (4, 9))
+    by_hand = Router.empty(background()).with_domain(
+        "law", rows[~held], rows[held], documents=[d for d, out in zip(documents, held, strict=True) if out]
+    )
+    assert Router.empty(background()).with_domain("law", rows, documents=documents) == by_hand
+    assert by_hand.statistics["law"].calibration.count == 2
+
+
+def test_a_router_goes_on_with_the_features_it_was_made_of() -> None:
     arrays = three_domains().to_arrays()
-    older = {name: values for name, values in arrays.items() if name != "features"}
-    assert Router.from_arrays(older) == three_domains()
-    with pytest.raises(ConfigError, match="other features"):
-        Router.from_arrays({**arrays, "features": np.array([1.0, 0.25, 192.0])})
+    older = Router.from_arrays({name: values for name, values in arrays.items() if name != "features"})
+    assert older.features == FeatureKind(depth=1 / 6, tokens=192)  # of before a file said so
+    other = Router.from_arrays({**arrays, "features": np.array([1.0, 0.5, 64.0])})
+    assert other.features == FeatureKind(depth=0.5, tokens=64)
+    assert other.with_domain("more", domain(7)).without_domain("law").features == other.features
+    assert other != three_domains()
+
+
+def test_a_router_of_unknown_features_or_of_broken_numbers_is_not_opened() -> None:
+    arrays = three_domains().to_arrays()
+    for unknown in ((2.0, 0.25, 192.0), (1.0, 0.0, 192.0), (1.0, 1.5, 192.0), (1.0, 0.25, 1.0)):
+        with pytest.raises(ConfigError, match="not known here"):
+            Router.from_arrays({**arrays, "features": np.array(unknown)})
     for name, broken in (
         ("domain/law/mean", np.full(DIMENSION, np.nan)),
         ("domain/law/mean", np.zeros(DIMENSION + 1)),

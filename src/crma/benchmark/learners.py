@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from crma.bench.receipt import Answers, Measurement
+from crma.bench.receipt import Answers, Measurement, View
 from crma.benchmark.conditions import Condition
 from crma.benchmark.notebook import Notebook
 from crma.benchmark.recipes import Plan
+from crma.benchmark.rivals import at_random, best_single, require_scikit_learn, tfidf_choices
 from crma.continual import ContinualModel
 from crma.data.render import Rendered
 from crma.data.worlds import WORLDS, is_exact_match
@@ -47,6 +48,7 @@ class Run:
     folder: Path
     base: str
     seed: int
+    rivals: bool = False  # other routers than ours are measured too, at the end
     on_event: Listener = lambda _kind, _value: None
 
     @property
@@ -98,6 +100,8 @@ def learn(run: Run) -> Outcome:
 
 
 def _on_a_stack(run: Run) -> Outcome:
+    if run.rivals:
+        require_scikit_learn()
     notebook, shape, names = Notebook(run.folder), run.shape, tuple(run.domains)
     model = _opened(run.folder / "stack", run.base, shape)
     for t, (name, split) in enumerate(run.domains.items(), start=1):
@@ -122,6 +126,8 @@ def _on_a_stack(run: Run) -> Outcome:
         if shape is not None:
             notebook.take(last, "pinned", {d: _served(model, d, rows[d]) for d in names}, rows)
         notebook.take(last, "routed", {d: _routed(model, rows[d], routes[d]) for d in names}, rows)
+    if run.rivals and not notebook.has(last, "tfidf"):
+        _measure_rivals(run, model, notebook)
     if not notebook.answers and _asks_facts(run.domains):
         notebook.answers = [answer for d in names for answer in _answered(model, d, run.domains[d].test)]
         notebook.save()
@@ -212,6 +218,31 @@ def _routed(model: ContinualModel, rows: Sequence[Rendered], chosen: Sequence[st
         for index, loss in zip(own, _served(model, domain, [rows[i] for i in own]).losses, strict=True):
             losses[index] = loss
     return Score(loss=0.0, tokens=0, losses=tuple(losses))
+
+
+def _measure_rivals(run: Run, model: ContinualModel, notebook: Notebook) -> None:
+    """Every test row under every adapter, as it is served, and from that what other routers would come to."""
+    names = tuple(run.domains)
+    rows = {d: model.kept(d, "test") for d in names}
+    tokens = {d: [sum(r.supervised[1:]) for r in rows[d]] for d in names}
+    losses: dict[str, dict[str, Sequence[float]]] = {d: {} for d in names}
+    for adapter in names:
+        place = run.folder / f"under-{adapter}.json"
+        if not place.is_file():
+            found = {d: _served(model, adapter, rows[d]).losses for d in names}
+            files.write_json(place, {d: [round(x, 6) for x in of] for d, of in found.items()})
+        for d, of in files.read_json(place).items():
+            losses[d][adapter] = of
+    single = best_single(losses, tokens)
+    train = {d: [e.prompt for e in split.train] for d, split in run.domains.items()}
+    chosen = {d: tfidf_choices(train, [e.prompt for e in split.test]) for d, split in run.domains.items()}
+    views: dict[View, dict[str, Sequence[float]]] = {
+        "single": {d: losses[d][single] for d in names},
+        "random": {d: at_random(losses[d]) for d in names},
+        "tfidf": {d: [losses[d][to][i] for i, to in enumerate(chosen[d])] for d in names},
+    }
+    for view, of in views.items():
+        notebook.take(len(names), view, {d: Score(loss=0.0, tokens=0, losses=tuple(x)) for d, x in of.items()}, rows)
 
 
 def _asks_facts(domains: Mapping[str, Split]) -> bool:

@@ -157,4 +157,92 @@ BACKGROUND_PROMPTS: tuple[str, ...] = (
     "who is the mayor of new york",
     "Which university is the oldest in Europe?",
     "What do people eat at New Year in Spain?",
+    # Longer ones: sums in words
+    "Mia bakes four trays of biscuits with nine biscuits on each. She gives a dozen to her neighbours and packs the "
+    "rest into bags of six. How many bags does she fill?",
+    "A farmer sells eggs at 3 dollars a box on Saturday and at half that price on Sunday. He sold 14 boxes on Saturday "
+    "and 20 on Sunday. How much money did he take home?",
+    "Tom reads 25 pages on each weekday and twice as many on each day of the weekend. His book has 450 pages. In how "
+    "many weeks will he have finished it?",
+    "There are 48 children at the camp. A third of them swim, and half of the others play handball. The rest go hiking "
+    "in groups of four. How many groups go hiking?",
+    "A rope of 20 metres is cut into two pieces so that one is 4 metres longer than the other. How long are they?",
+    "Lena saves 5 euros a week and her brother saves 8. She has 60 already and he has none. After how many weeks do "
+    "they have the same?",
+    "On Monday the bakery had 120 rolls. It sold 45 in the morning, baked 30 more at noon and sold 80 in the afternoon."
+    " How many were left when it closed?",
+    "Six friends rent a boat for 90 dollars and split the price. Two of them forgot their money, so the others pay "
+    "more. How much does each of the four pay?",
+    # A passage and a question about it
+    "Read the passage and answer the question.\nThe old mill stood at the end of the lane. Nobody had lived there since"
+    " the flood, but on summer evenings the children of the village still dared each other to look through its "
+    "windows.\nQuestion: Why was the mill empty?",
+    "The ferry to the island runs four times a day from April to October and twice a day in winter. Bicycles travel "
+    "free, dogs must be kept on a lead. In high winds the small ferry does not sail. When can I take my bicycle "
+    "across?",
+    "Yesterday our team lost three to one. The first half was even, then our keeper slipped and the game was gone. "
+    "Summarise this for the school paper in one sentence.",
+    "Here is my note from the meeting: Paula brings the tents, Jan the stove, nobody has thought of water yet, we meet "
+    "at eight at the bridge. Turn it into a message to the whole group.",
+    "The museum opens at ten. Tickets are sold until half past four. On the first Sunday of the month nobody pays. "
+    "Which day should a family of five choose, and by when must they be there?",
+    "Passage: Penguins cannot fly, but under water they are as quick as a cyclist in town. They steer with their feet "
+    "and tail.\nIs the following true, false or not said? Penguins steer with their wings.",
+    "Sort these by date: the last day of school, New Year's Eve, the first frost, midsummer night, the autumn "
+    "holidays.",
+    # Two sentences, options, gaps to fill
+    "Which word fills the gap? The suitcase did not fit into the car because it was too ___. Options: small, big, "
+    "green.",
+    "Sentence A: All the guests left before midnight. Sentence B: Somebody stayed until one o'clock. Can both be true? "
+    "Answer with yes or no.",
+    "Do these two sentences mean the same?\n1. The dog chased the postman down the street.\n2. The postman was chased "
+    "by the dog.",
+    "Nina lent her umbrella to Sara since she was going out in the rain. Who was going out?",
+    'Is this review positive or negative? "We waited an hour for cold soup, but the waiter was charming and the view '
+    'made up for everything."',
+    "Choose the best ending. She poured the batter into the pan, waited for the bubbles and then\nA. flipped the "
+    "pancake\nB. parked the car\nC. closed the book",
+    "Pick the odd one out and say why: trumpet, oboe, violin, saxophone, flute.",
+    "Put the words into the right order: yesterday / the / was / to / library / I / at.",
+    "Label each line as a question, an order or a statement.\nClose the door.\nIs it late?\nThe train has gone.",
+    "Fill in the blanks with a, an or the: ___ apple a day, ___ sun in ___ sky, ___ hour ago.",
+    # Tell me how, step by step
+    "How to fold a paper boat. Take a square sheet and fold it in half. Turn it so that the fold is on top. What comes "
+    "next?",
+    "First you soak the beans overnight, then you boil them for an hour with a bay leaf, and in the last ten minutes "
+    "you add the tomatoes. Write this down as a numbered recipe.",
+    "A man is standing on a ladder and holds a brush in one hand. He dips it into the bucket and",
+    "Explain to a visitor how to get from the station to our house: over the square, past the church, second street on "
+    "the left, the yellow door after the bakery.",
+    "The children build a sandcastle close to the water. They dig a moat around it and put a flag on top. What "
+    "happens when the tide comes in? Go on with the story.",
+    "Cleaning windows without streaks. Mix a little vinegar into warm water. Wipe from top to bottom. Finish this "
+    "text.",
+    # Lists, tables and labels of everyday things
+    "Name | Age | Pet\nOla | 9 | cat\nKim | 11 | none\nPer | 10 | two rabbits\nWho has the most pets?",
+    "Bus | Leaves | Arrives\n12 | 8:05 | 8:40\n14 | 8:15 | 8:35\n12 | 8:35 | 9:10\nWhich bus do I take to be there by "
+    "a quarter to nine and sleep as long as I can?",
+    "Shopping: flour, butter, 6 eggs, candles, paper plates. Sort it by the part of the shop it is in.",
+    "Team | Won | Drawn | Lost\nReds | 4 | 1 | 2\nBlues | 5 | 0 | 2\nA win gives three points and a draw one. Who "
+    "leads?",
+    "Write the numbers from one to twelve in German and Spanish side by side.",
+    # Voices and longer wishes
+    "You are a grumpy pirate who has lost his parrot. Answer everything I say in your role. Ahoy, captain!",
+    "Let's play twenty questions. Think of an animal and answer only with yes or no. Does it live in the sea?",
+    "I moved to a new town in spring and still know nobody. After work I am too tired to go out, and on weekends "
+    "everything seems to be made for families. Where could I start?",
+    "Translate into French: We arrived late because of the fog, but our friends had kept the soup warm and the beds "
+    "were made.",
+    "Write a dialogue between two old friends who meet by chance on a platform after twenty years. One of them "
+    "pretends not to remember. Keep it under two hundred words and end it with a joke.",
+    "My speech for the wedding so far: Dear all, I have known the bride since she pushed me off the swing. Since then "
+    "she has never stopped pushing me, always for my own good. Make it warmer and a little longer.",
+    "Compare living in a big city with living in a village: noise, neighbours, work, children, what you miss. Give "
+    "both sides and do not tell me which is better.",
+    "For a quiz night I need ten questions about the 1980s, easy ones first, with the answers at the end. No politics, "
+    "please, and at least three about music.",
+    "Here is the first verse, write a second in the same metre: The kettle hums, the morning's late, / the cat is "
+    "sleeping on my plate.",
+    "Give this text a title and split it into paragraphs: we left before sunrise the road was empty and the radio "
+    "played old songs by noon we saw the mountains nobody spoke and when we stopped at last it smelled of pines",
 )

@@ -3,13 +3,15 @@
 A domain's threshold is split conformal prediction (Papadopoulos et al. 2002; Vovk, Gammerman and Shafer 2005): of n
 held-out scores the k-th smallest, k = floor(error_rate * (n + 1)), at least 1. A further query of the same kind scores
 below it with a probability of at most k / (n + 1), whatever the distribution, as long as held-out rows and queries are
-exchangeable. So 1 % needs 99 held-out rows; with 12 the guarantee is 1/13, and `Calibration.guarantee` says so.
-Where strangers leave a gap below that threshold, it is lowered into the gap, which can only lower the error.
+exchangeable; where several rows come from one document, n counts documents. So 1 % needs 99 of them; with 12 the
+guarantee is 1/13, and `Calibration.guarantee` says so. Where strangers leave a gap below that threshold, it is lowered
+into the gap, which can only lower the error.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +32,7 @@ class Calibration:
 
     threshold: float
     guarantee: float  # the largest probability of a wrong abstention, k / (n + 1); 1.0 where nothing was held out
-    count: int  # held-out rows, n
+    count: int  # held-out documents, n (rows, where each stands alone)
     slope: float
     middle: float
 
@@ -49,14 +51,24 @@ def conformal_rank(count: int, error_rate: float) -> int:
 
 
 def calibrate(
-    own_scores: np.ndarray, stranger_scores: np.ndarray, *, error_rate: float, held_out: bool = True
+    own_scores: np.ndarray,
+    stranger_scores: np.ndarray,
+    *,
+    error_rate: float,
+    held_out: bool = True,
+    documents: Sequence[Hashable] | None = None,
 ) -> Calibration:
     """Threshold and log-odds from scores of held-out rows of the domain [n >= 1] and of strangers [m >= 2].
 
-    `held_out=False`: the own scores are those of rows the domain was fitted on, so nothing is guaranteed.
+    Args:
+        held_out: False where the own scores are those of rows the domain was fitted on: nothing is guaranteed then.
+        documents: what each own row came from; None where each stands alone. Rows of one document are not exchangeable
+            with a query on another, so a document counts once, with its lowest score: no query scores lower than the
+            lowest of its own document, for which the guarantee holds.
     """
-    rank = conformal_rank(len(own_scores), error_rate)
-    threshold = float(np.sort(own_scores)[rank - 1])
+    lowest = _lowest_of_each(own_scores, documents) if documents is not None else own_scores
+    rank = conformal_rank(len(lowest), error_rate)
+    threshold = float(np.sort(lowest)[rank - 1])
     ceiling = float(stranger_scores.mean() + CEILING_DEVIATIONS * stranger_scores.std())
     if ceiling < threshold:
         threshold = ceiling + GAP_SHARE * (threshold - ceiling)
@@ -68,8 +80,19 @@ def calibrate(
     slope = distance / variance if variance > 0 else 0.0
     return Calibration(
         threshold=threshold,
-        guarantee=rank / (len(own_scores) + 1) if held_out else 1.0,
-        count=len(own_scores) if held_out else 0,
+        guarantee=rank / (len(lowest) + 1) if held_out else 1.0,
+        count=len(lowest) if held_out else 0,
         slope=slope,
         middle=(own_mean + stranger_mean) / 2,
     )
+
+
+def _lowest_of_each(scores: np.ndarray, documents: Sequence[Hashable]) -> np.ndarray:
+    if len(documents) != len(scores):
+        raise ConfigError(
+            "calibration rows and their documents differ in number", expected=len(scores), got=len(documents)
+        )
+    lowest: dict[Hashable, float] = {}
+    for score, document in zip(scores, documents, strict=True):
+        lowest[document] = min(float(score), lowest.get(document, math.inf))
+    return np.array(list(lowest.values()))

@@ -25,8 +25,8 @@ Dimension key: N rows, D features, R axes, T domains, K background rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -36,12 +36,7 @@ from crma.errors import ConfigError, UnknownDomainError
 from crma.route.calibration import Calibration, calibrate, conformal_rank
 from crma.types import Route, check_domain_name
 
-__all__ = ["LAYER_FRACTION", "PROMPT_TOKENS", "DomainStatistics", "Router"]
-
-# Which hidden state to average: after this share of the base's blocks. Measured on SmolLM2-135M (LOG.md).
-LAYER_FRACTION = 1 / 6
-PROMPT_TOKENS = 192  # of a longer prompt its first and last halves
-_FEATURES = (1.0, LAYER_FRACTION, PROMPT_TOKENS)  # a kind of pooling (1: the mean), and how it was applied
+__all__ = ["DomainStatistics", "FeatureKind", "Router"]
 
 _AXES = 32  # 64 and all 576 measured alike, 0 lost 1 to 6 points of accuracy
 _ISOTROPY = 3.0  # trace of the isotropic part; a scatter has at most 1; from 1 to 10: within 3 points of accuracy
@@ -54,6 +49,19 @@ _SHORTLIST = 32  # domains that are asked first, the nearest: so a query's time 
 _FOLDS = 5  # of the background, for scores of strangers that whitening and background have not seen
 _HELD_OUT_EVERY = 5  # a fifth of the rows calibrates where no calibration rows were handed in
 _MIN_BACKGROUND = 2 * _FOLDS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureKind:
+    """Which feature of a prompt a router is made of: the mean over its tokens of one hidden state of the base. A router
+    keeps its own, so that one made before these defaults changed still reads what it was taught on."""
+
+    depth: float = 0.24  # after this share of the base's blocks: the 7th of 30, measured on SmolLM2-135M (LOG.md)
+    tokens: int = 192  # of a longer prompt its first and last halves
+
+
+_BEFORE_IT_WAS_SAID = FeatureKind(depth=1 / 6)
+_MEAN = 1.0  # the only kind of pooling there is; a file says so all the same
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -158,6 +166,7 @@ class Router:
     background: np.ndarray  # [K, D] float32
     statistics: Mapping[str, DomainStatistics] = field(default_factory=dict)  # sorted by name
     error_rate: float = 0.01
+    features: FeatureKind = FeatureKind()
 
     def __post_init__(self) -> None:
         conformal_rank(1, self.error_rate)
@@ -188,11 +197,22 @@ class Router:
     def domains(self) -> tuple[str, ...]:
         return tuple(self.statistics)
 
-    def with_domain(self, name: str, features: np.ndarray, calibration_features: np.ndarray | None = None) -> Router:
+    def with_domain(
+        self,
+        name: str,
+        features: np.ndarray,
+        calibration_features: np.ndarray | None = None,
+        *,
+        documents: Sequence[Hashable] | None = None,
+    ) -> Router:
         """This router and one more domain, from features [N, D] of its training prompts.
 
-        `calibration_features` [M, D]: prompts of the domain that are not among the training prompts. Without them every
-        fifth row of `features` is held out; with fewer than five rows there is nothing to hold out, and no guarantee.
+        Args:
+            calibration_features: [M, D], prompts of the domain that are not among the training prompts. Without them
+                every fifth document of `features` is held out; with fewer than five there is nothing to hold out, and
+                no guarantee.
+            documents: what each prompt that calibrates (or, without such, each training prompt) came from, see
+                `calibrate`; None where each stands alone.
         """
         check_domain_name(name)
         if name in self.statistics:
@@ -206,14 +226,21 @@ class Router:
         if calibration_features is not None and len(calibration_features) > 0:
             own_MD = _checked(calibration_features, f"calibration features of {name!r}", dimension=self.dimension)
         else:
-            held_out = np.arange(len(fit_ND)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+            told = range(len(fit_ND)) if documents is None else documents
+            numbers = {document: i for i, document in enumerate(dict.fromkeys(told))}
+            held_out = np.array([numbers[document] % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1 for document in told])
             own_MD, fit_ND = fit_ND[held_out], fit_ND[~held_out]
+            documents = [document for document, held in zip(told, held_out, strict=True) if held]
         nothing_held_out = len(own_MD) == 0
 
         gaussian = _Gaussian.of(self._lens.directions(fit_ND))
         own_scores = self._score(gaussian, self._lens.directions(fit_ND if nothing_held_out else own_MD))
         calibration = calibrate(
-            own_scores, self._stranger_scores(fit_ND), error_rate=self.error_rate, held_out=not nothing_held_out
+            own_scores,
+            self._stranger_scores(fit_ND),
+            error_rate=self.error_rate,
+            held_out=not nothing_held_out,
+            documents=documents if not nothing_held_out else None,
         )
         added = DomainStatistics(
             count=gaussian.count,
@@ -223,9 +250,7 @@ class Router:
             rest=gaussian.rest,
             calibration=calibration,
         )
-        return Router(
-            background=self.background, statistics={**self.statistics, name: added}, error_rate=self.error_rate
-        )
+        return replace(self, statistics={**self.statistics, name: added})
 
     def without_domain(self, name: str) -> Router:
         """This router as if it had never seen `name`."""
@@ -236,7 +261,7 @@ class Router:
                 got=repr(name),
             )
         kept = {held: statistics for held, statistics in self.statistics.items() if held != name}
-        return Router(background=self.background, statistics=kept, error_rate=self.error_rate)
+        return replace(self, statistics=kept)
 
     def route(self, features: np.ndarray) -> list[Route]:
         """One Route per query, for features [N, D] or [D]. Of many domains the nearest are asked, and told; all of them
@@ -300,7 +325,7 @@ class Router:
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Everything the router is, by name, for safetensors; `from_arrays` gives an equal router back."""
         arrays = {"background": np.array(self.background), "error_rate": np.array([self.error_rate], np.float64)}
-        arrays["features"] = np.array(_FEATURES, np.float64)
+        arrays["features"] = np.array([_MEAN, self.features.depth, self.features.tokens], np.float64)
         for name, held in self.statistics.items():
             told = held.calibration
             numbers = (held.count, held.rest, told.threshold, told.guarantee, told.count, told.slope, told.middle)
@@ -316,7 +341,8 @@ class Router:
             names = sorted(key.split("/")[1] for key in arrays if key.startswith("domain/") and key.endswith("/mean"))
             statistics = {name: _statistics(name, arrays) for name in names}
             background, error_rate = arrays["background"], float(arrays["error_rate"][0])
-            features = tuple(arrays.get("features", np.array(_FEATURES)).tolist())  # older files do not say
+            said = np.array([_MEAN, _BEFORE_IT_WAS_SAID.depth, _BEFORE_IT_WAS_SAID.tokens])
+            pooling, depth, tokens = arrays.get("features", said).tolist()
         except (KeyError, IndexError, ValueError) as fault:
             raise ConfigError(
                 "these arrays are not a whole router",
@@ -324,14 +350,15 @@ class Router:
                 got=f"{', '.join(sorted(arrays)) or 'nothing'}; {fault!r}",
                 next_step="learn the router again, or restore its file",
             ) from fault
-        if features != _FEATURES:
+        if pooling != _MEAN or not 0.0 < depth <= 1.0 or tokens < 2:
             raise ConfigError(
-                "this router was made from other features of a prompt",
-                expected=f"(pooling, layer's share, tokens) {_FEATURES}",
-                got=features,
+                "this router was made from features of a prompt that are not known here",
+                expected=f"(pooling, share of the blocks, tokens) such as {(_MEAN, *astuple(FeatureKind()))}",
+                got=(pooling, depth, tokens),
                 next_step="use the crma it was made with, or learn the domains again: features cannot be converted",
             )
-        return cls(background=background, statistics=statistics, error_rate=error_rate)
+        kind = FeatureKind(depth=depth, tokens=int(tokens))
+        return cls(background=background, statistics=statistics, error_rate=error_rate, features=kind)
 
     def __eq__(self, other: object) -> bool:
         """The same arrays, bit for bit."""
