@@ -154,6 +154,39 @@ def bench_general(
     out.print(table)
 
 
+@bench_app.command("router")
+@_reports_errors
+def bench_router(
+    only: Annotated[list[str] | None, typer.Option("--set", help="Only this set of domains; may be repeated.")] = None,
+    base: Annotated[str, typer.Option(help="Base model.")] = "smollm2-135m",
+    results: Annotated[Path, typer.Option(help="Where the receipts go.")] = Path("results/router"),
+    work: Annotated[Path, typer.Option(help="Scratch: features that are computed once.")] = Path(".bench/router"),
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the router's receipts that are not there yet: far domains, verticals, strangers. Trains nothing."""
+    from crma.benchmark.routing import SETS, measure_routing
+    from crma.benchmark.streams import shared_data
+
+    _quiet_libraries()
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    written = measure_routing(
+        shared_data(),
+        results,
+        work,
+        names=tuple(only or SETS),
+        base=base,
+        say=lambda text: err.print(text, highlight=False, markup=False, soft_wrap=True),
+    )
+    if as_json:
+        _print_json({"written": [str(path) for path in written]})
+    else:
+        out.print(f"{len(written)} receipts written under {results}", highlight=False)
+
+
 @bench_app.command("report")
 @_reports_errors
 def bench_report(
@@ -414,7 +447,7 @@ def status(stack: StackArg, as_json: AsJson = False) -> None:
             _number(d["loss_now"]),
             _percent(d["drift_pinned_pct"]),
             _percent(d["drift_floating_pct"]),
-            d["snapshot_pinned"] or "none",
+            "alone" if d["standalone"] else d["snapshot_pinned"] or "none",
             str(d["rank"]),
         )
     out.print(table)

@@ -82,8 +82,9 @@ def export_domains(
             ids = [i + a for i, a in zip(ids, answers, strict=True)]
             wanted = [_logits(served, i) for i in ids]
             config = served.adapters.configs[name]
-            folded = fold(served.model, served.backbone, served.adapters.weights(name), config.scaling)
-        rank = folded_rank(served.backbone, config.rank)
+            shared = None if record.standalone else served.backbone
+            folded = fold(served.model, shared, served.adapters.weights(name), config.scaling)
+        rank = config.rank if record.standalone else folded_rank(served.backbone, config.rank)
         folder = target / name
         folder.mkdir(parents=True)
         files.write_tensors(folder / "adapter_model.safetensors", to_file(folded), {"format": "pt"})
@@ -105,6 +106,7 @@ def export_domains(
         report["domains"][name] = {
             "rank": rank,
             "snapshot": record.snapshot_pinned,
+            "standalone": record.standalone,
             "max_logit_difference": difference,
             "max_logit_difference_of_all_positions": max(d.max().item() for d in apart),
             "max_change_of_the_base": max((w - p).abs().max().item() for w, p in zip(wanted, plain, strict=True)),

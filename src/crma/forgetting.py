@@ -52,7 +52,10 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
             # What floats under another head than it was measured under is not known, unless it is pinned to that one.
             changes["domains"] = tuple(
                 d.model_copy(
-                    update={"floating": None, "loss_floating": d.loss_now if d.snapshot_pinned == before else None}
+                    update={
+                        "floating": None,
+                        "loss_floating": d.loss_now if d.standalone or d.snapshot_pinned == before else None,
+                    }
                 )
                 for d in rest
             )

@@ -14,6 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -37,14 +38,16 @@ from crma.stack.layout import WORK, DomainRecord, Fit, SnapshotRecord
 from crma.stack.stack import Transaction
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.loop import Checkpoint, Group, StepReport, fit
-from crma.train.promotion import Verdict, furthest_follow, verify_proposal
+from crma.train.promotion import Held, Verdict, furthest_follow, verify_proposal
 from crma.types import Example, Split
 
 __all__ = ["RULE", "Data", "Learning", "Learnt", "Listener"]
 
 # Which rule of following a run was made by: raised when equal settings come to learn otherwise, so that neither a
 # half-done run nor a receipt of the other rule is taken for this one. 1: a share of each movement of the backbone.
-RULE = 2
+# 2: of the way to the LoRA as learnt; whom its own rank cannot keep gets a larger one beside the backbone.
+# 3: that larger one stands alone, so that staying is exact; and a gain must be larger than its standard error.
+RULE = 3
 
 _WARM_ROWS = 32  # training rows that say which earlier LoRA is nearest
 Data = str | os.PathLike[str] | Sequence[Example] | Split
@@ -179,12 +182,15 @@ class Learning:
         self.served.wait()
         return session
 
-    def _loss(self, rows: Sequence[Rendered], **told: str) -> float:
-        """Their mean loss; with `told`, each row's own goes to a listener, so that a benchmark need not repeat it."""
-        score = self.served.score_rows(rows, shared=True)
+    def _held(self, rows: Sequence[Rendered], **told: str) -> Held:
+        """What each row loses; with `told` it goes to a listener as well, so that a benchmark need not repeat it."""
+        losses = self.served.score_rows(rows, shared=True).losses
         if told:
-            self.on_event("measured", {**told, "losses": score.losses})
-        return score.loss
+            self.on_event("measured", {**told, "losses": losses})
+        return Held(losses=losses, tokens=tuple(sum(r.supervised[1:]) for r in rows))
+
+    def _loss(self, rows: Sequence[Rendered], **told: str) -> float:
+        return self._held(rows, **told).loss
 
     def _learnt_before(self, data_hash: str) -> Learnt:
         """What a run that was killed between its commit and its end would have returned; any other is refused."""
@@ -330,31 +336,18 @@ class Learning:
         self.on_event("phase", {"phase": "verify", "domain": self.domain, "earlier": sorted(references)})
 
         fits: dict[str, Fit] = {}
+        held: dict[str, Held] = {}
         moved: float | None = None  # the share that is in the model: all domains are asked about one before the next
         now: Factors = {}
 
         def loss_of(earlier: str, share: float) -> float:
-            """What it comes to by following the backbone as far as that helps, at the first rank that keeps it."""
+            """What it comes to by following the backbone as far as that helps."""
             nonlocal moved, now
             if moved != share:
                 self.served.settle(old, proposed, share)
                 moved, now = share, self.served.factors_now()
-            rows = self.served.kept(earlier, "validation")
-
-            def under(rank: int, follow: float) -> float:
-                self.served.place(earlier, self.served.absorbed(earlier, follow, now, rank=rank))
-                return self._loss(rows)
-
-            best: float | None = None
-            for rank in self._ranks(earlier):
-                follow, loss = furthest_follow(self.config.follow, references[earlier], partial(under, rank))
-                if best is None or loss < best:
-                    own = self.served.stack.manifest.domain(earlier).config["rank"]
-                    best, fits[earlier] = loss, Fit(follow=follow, rank=rank if follow < 1.0 else own)
-                if self._no_worse(best, references[earlier]):
-                    break
-            assert best is not None
-            return best
+            fits[earlier], held[earlier] = self._fit(earlier, now)
+            return held[earlier].loss
 
         if self.config.verify:
             verdict = verify_proposal(references, loss_of, budget=max(self.config.budget, self.config.tolerance))
@@ -366,10 +359,52 @@ class Learning:
                 "losses": dict(verdict.losses),
                 "trials": [_finite(asdict(t)) for t in verdict.trials],
                 "fits": {d: fits[d].model_dump() for d in verdict.losses if d in fits},
-            }
+            },
+            held={d: list(held[d].losses) for d in verdict.losses if math.isfinite(held[d].loss)},
         )
         self.on_event("note", {"text": f"the backbone goes {verdict.share:.0%} of the proposed way"})
         return verdict
+
+    def _fit(self, earlier: str, now: Factors) -> tuple[Fit, Held]:
+        """How an earlier domain is best served once the backbone stands as it does `now`, and what its validation rows
+        lose then: beside the backbone as far as it gains by following; else alone so; else it stays, alone.
+
+        Alone, staying is exact, so no domain needs to lose by a move.
+        """
+        rows = self.served.kept(earlier, "validation")
+        before = self._as_served(earlier, rows)
+        record = self.served.stack.manifest.domain(earlier)
+
+        def under(standalone: bool, follow: float) -> Held:
+            if standalone and record.standalone and follow == 0.0:  # the backbone may move as it likes
+                return before
+            self.served.place(earlier, self.served.absorbed(earlier, self._fit_of(earlier, follow, standalone), now))
+            with self.served.without_backbone() if standalone else nullcontext():
+                return self._held(rows)
+
+        for standalone in (False, True)[: 1 + self._may_stand_alone]:
+            shares = [share for share in self.config.follow if share < 1.0 or not standalone]
+            found = furthest_follow(shares, before, partial(under, standalone))
+            if found is not None:
+                return self._fit_of(earlier, found[0], standalone), found[1]
+        least, alone = min(self.config.follow), self._may_stand_alone
+        return self._fit_of(earlier, least, alone), under(alone, least)
+
+    def _fit_of(self, earlier: str, follow: float, standalone: bool) -> Fit:
+        return Fit(follow=follow, rank=self.served.rank(earlier, standalone=standalone), standalone=standalone)
+
+    def _as_served(self, earlier: str, rows: Sequence[Rendered]) -> Held:
+        """What an earlier domain's validation rows lose as it is served: known since it was last verified."""
+        record = self.served.stack.manifest.domain(earlier)
+        if len(record.validation_rows) == len(rows):
+            return Held(losses=record.validation_rows, tokens=tuple(sum(r.supervised[1:]) for r in rows))
+        name, state = self.served.snapshot_in, self.served.backbone.state() if self.served.backbone else None
+        with self.served.serving(earlier):
+            found = self._held(rows)
+        if self.served.backbone is not None and state is not None:
+            self.served.backbone.load(state)
+            self.served.snapshot_in = name
+        return found
 
     def _absorb_refused(self, reached: Factors) -> None:
         """The new LoRA takes over the part of the proposal (`reached`) that the backbone, as it now stands, lacks."""
@@ -395,7 +430,8 @@ class Learning:
         self.served.adapters.activate(self.domain)
         own = {"domain": self.domain, "view": "floating"}
         held_out, tests = rendered["validation"].rows, rendered["test"].rows
-        validation = self._loss(held_out, **own, split="validation") if held_out else None
+        held = self._held(held_out, **own, split="validation") if held_out else None
+        validation = held.loss if held is not None else None
         loss_after = self._loss(tests, **own, split="test") if tests else None
         if not all(math.isfinite(loss) for loss in (validation, loss_after) if loss is not None):
             raise TrainingDivergedError(  # in its last step: the loop sees a step's harm in the next one
@@ -409,8 +445,9 @@ class Learning:
         moved_by = self._moved_by(manifest.head, new) if moved else None
         fits = self._fits(session) if verdict is not None and verdict.share > 0 else {}
         now = self.served.factors_now() if any(fit.follow < 1.0 for fit in fits.values()) else None
-        fitted = {d: self.served.absorbed(d, f.follow, now, rank=f.rank) for d, f in fits.items()}
-        records = [self._remeasure(d, snapshot, verdict, fits, fitted) for d in manifest.domains]
+        fitted = {d: self.served.absorbed(d, f, now) for d, f in fits.items()}
+        known = session.get("held") or {}
+        records = [self._remeasure(d, snapshot, verdict, fits, fitted, known) for d in manifest.domains]
         weights = self.served.adapters.weights(self.domain)
         peft = self._peft_config(self.config.adapter)
         losses = {r.name: r.loss_now for r in records} | {self.domain: loss_after}
@@ -455,15 +492,17 @@ class Learning:
                     config=self.config.model_dump(),
                     rows_kept=kept,
                     validation_loss=validation,
+                    validation_rows=held.losses if held is not None else (),
                     loss_base=loss_base,
                     loss_after=loss_after,
                     loss_now=loss_after,
                     loss_floating=loss_after,
                     router_version=version,
                 )
-                promoted = {r.name for r in records if r.snapshot_pinned == snapshot}
                 records = [
-                    self._write_fitted(tx, r, fits[r.name], fitted[r.name]) if r.name in promoted & fits.keys() else r
+                    self._write_fitted(tx, r, fits[r.name], fitted[r.name])
+                    if r.name in fits and r.floating is None
+                    else r
                     for r in records
                 ]
                 tx.update(domains=(*records, record), router=version, **changes)
@@ -508,16 +547,17 @@ class Learning:
         """How each earlier domain that can be measured stands under the backbone as it is now."""
         chosen = {d: Fit(**fit) for d, fit in session.get("verdict")["fits"].items()}
         names = [d.name for d in self.served.stack.manifest.domains if d.rows_kept]
-        lowest = min(self.config.follow)
         # Without validation rows it was not asked, and stays as near as it can.
-        return {n: chosen.get(n) or Fit(follow=lowest, rank=self._ranks(n)[-1]) for n in names}
+        least, alone = min(self.config.follow), self._may_stand_alone
+        return {n: chosen.get(n) or self._fit_of(n, least, alone) for n in names}
 
     def _no_worse(self, loss: float, reference: float) -> bool:
         return loss <= reference * (1.0 + self.config.tolerance)
 
-    def _ranks(self, earlier: str) -> tuple[int, ...]:
+    @property
+    def _may_stand_alone(self) -> bool:
         # Who can only go all the way is not fitted at all.
-        return self.served.ranks(earlier, widen=self.config.widen and min(self.config.follow) < 1.0)
+        return self.config.widen and min(self.config.follow) < 1.0
 
     def _peft_config(self, shape: AdapterConfig) -> dict[str, Any]:
         return peft_config(
@@ -529,6 +569,9 @@ class Learning:
 
     def _write_fitted(self, tx: Transaction, record: DomainRecord, fit: Fit, weights: Weights) -> DomainRecord:
         """Its LoRA as it was learnt stays beside the one it is served with, where that is another."""
+        before = tx.manifest.domain(record.name)
+        if before.standalone and fit.standalone and fit.follow == 0.0:
+            return record  # the file that is there
         learnt = record.adapter_learnt or record.adapter
         if record.adapter != learnt:
             tx.remove(record.adapter)
@@ -549,21 +592,24 @@ class Learning:
         verdict: Verdict | None,
         fits: Mapping[str, Fit],
         fitted: Mapping[str, Weights],
+        held: Mapping[str, Sequence[float]],
     ) -> DomainRecord:
         """An earlier domain under the snapshot to come: promoted where its validation loss is no worse, else pinned."""
         if verdict is None or verdict.share == 0.0 or record.rows_kept is None:
             return record  # nothing moved under it
-        changes: dict[str, Any] = {"floating": fits[record.name]}
+        fit = fits[record.name]
+        changes: dict[str, Any] = {"floating": fit}
         test = self.served.kept(record.name, "test")
         self.served.place(record.name, fitted[record.name])
-        if test:
-            changes["loss_floating"] = self._loss(test, domain=record.name, view="floating", split="test")
+        with self.served.without_backbone() if fit.standalone else nullcontext():
+            if test:
+                changes["loss_floating"] = self._loss(test, domain=record.name, view="floating", split="test")
         loss = verdict.losses.get(record.name)
         reference = record.validation_loss
         if loss is not None and reference is not None and self._no_worse(loss, reference):
-            changes["floating"] = None
-            changes["snapshot_pinned"] = snapshot
-            changes["validation_loss"] = loss
+            changes |= {"floating": None, "standalone": fit.standalone}
+            changes["snapshot_pinned"] = None if fit.standalone else snapshot
+            changes |= {"validation_loss": loss, "validation_rows": tuple(held.get(record.name, ()))}
             changes["loss_now"] = changes.get("loss_floating", record.loss_now)
         return record.model_copy(update=changes)
 

@@ -19,10 +19,10 @@ from crma.model.adapters import Adapters, Weights, from_file, rank_of
 from crma.model.backbone import BackboneConfig, State, attach_backbone, interpolate
 from crma.model.base import Base, Precision, load_base
 from crma.model.features import prompt_features
-from crma.model.fold import Factors, absorb, factors
+from crma.model.fold import Factors, absorb, factors, folded_rank
 from crma.route.background import BACKGROUND_PROMPTS
 from crma.route.centroid import FeatureKind, Router
-from crma.stack.layout import BaseReference
+from crma.stack.layout import BaseReference, Fit
 from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
 from crma.train.objectives import evaluate_rows
@@ -138,8 +138,10 @@ class ServedStack:
             return
         record = self.stack.manifest.domain(domain)
         chosen = snapshot or record.snapshot_pinned
-        self.load_snapshot(chosen)
-        if chosen == record.snapshot_pinned:
+        standalone = record.standalone and chosen != record.snapshot_learnt
+        if not standalone:
+            self.load_snapshot(chosen)
+        if chosen == record.snapshot_pinned or standalone:
             self.activate(domain)
         elif chosen == record.snapshot_learnt:
             self.place(domain, self._stored(record.adapter_learnt or record.adapter))
@@ -147,9 +149,10 @@ class ServedStack:
             maker = self.stack.manifest.snapshot(chosen).domain if chosen else domain
             by = next((d for d in self.stack.manifest.domains if d.name == maker), record)  # it may be forgotten
             fit = record.floating if chosen == self.stack.manifest.head else None
-            follow, rank = (fit.follow, fit.rank) if fit else (min(LearnConfig(**by.config).follow), None)
-            self.place(domain, self.absorbed(domain, follow, rank=rank))
-        if use_backbone:
+            fit = fit or Fit(follow=min(LearnConfig(**by.config).follow), rank=self.rank(domain))
+            self.place(domain, self.absorbed(domain, fit))
+            standalone = fit.standalone
+        if use_backbone and not standalone:
             yield
             return
         with self.without_backbone():
@@ -186,30 +189,32 @@ class ServedStack:
         self._placed[domain] = content
         self.adapters.activate(domain)
 
-    def ranks(self, domain: str, *, widen: bool) -> tuple[int, ...]:
-        """The ranks at which a committed domain's LoRA may be fitted, in the order to try them: its own, and if that
-        cannot keep what it had, as many more as the backbone has directions (its export then has twice as many)."""
-        record = self.stack.manifest.domain(domain)
-        learnt = LearnConfig(**record.config).rank
-        own = record.rank or learnt
-        wide = learnt + (self.backbone.config.directions if self.backbone else 0)
-        return (own, wide) if widen and wide > own else (own,)
+    def rank(self, domain: str, *, standalone: bool = False) -> int:
+        """Of a committed domain's LoRA beside a backbone, which it was learnt with; or of one that stands alone."""
+        learnt = LearnConfig(**self.stack.manifest.domain(domain).config).rank
+        return folded_rank(self.backbone, learnt) if standalone else learnt
 
-    def absorbed(self, domain: str, follow: float, now: Factors | None = None, *, rank: int | None = None) -> Weights:
-        """A committed domain's LoRA fitted to the backbone as it stands `now` (`crma.model.fold`), `follow` of the way
-        from what it is served with to its LoRA as it was learnt under that backbone.
+    def absorbed(self, domain: str, fit: Fit, now: Factors | None = None) -> Weights:
+        """A committed domain's LoRA fitted to the backbone as it stands `now` (`crma.model.fold`), `fit.follow` of the
+        way from what it is served with to its LoRA as it was learnt under that backbone.
 
         From what it is served with: where an earlier move helped it, that help is kept.
         """
         record = self.stack.manifest.domain(domain)
         learnt = self._stored(record.adapter_learnt or record.adapter)
-        if self.backbone is None or follow == 1.0:
+        if self.backbone is None or fit.follow == 1.0:
             return learnt
         served = self._stored(record.adapter) if record.adapter_learnt else learnt
-        scaling = LearnConfig(**record.config).adapter.scaling
-        gone, come = self.factors_of(record.snapshot_pinned), now or self.factors_now()
-        towards = learnt if record.adapter_learnt else None
-        return absorb(served, scaling, gone, come, follow=follow, learnt=towards, rank=rank)
+        return absorb(
+            served,
+            LearnConfig(**record.config).adapter.scaling,
+            {} if record.standalone else self.factors_of(record.snapshot_pinned),
+            now or self.factors_now(),
+            follow=fit.follow,
+            learnt=learnt if record.adapter_learnt else None,
+            rank=fit.rank,
+            standalone=fit.standalone,
+        )
 
     def factors_now(self) -> Factors:
         assert self.backbone is not None

@@ -25,6 +25,7 @@ def status_of(stack: Stack) -> dict[str, Any]:
                 "rank": d.rank or d.config.get("rank"),  # of the LoRA as it is served
                 "snapshot_learnt": d.snapshot_learnt,
                 "snapshot_pinned": d.snapshot_pinned,
+                "standalone": d.standalone,
                 "loss_base": d.loss_base,
                 "loss_after": d.loss_after,
                 "loss_now": d.loss_now,

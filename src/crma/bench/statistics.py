@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -374,15 +374,17 @@ def auroc(scores_positive: Numbers, scores_negative: Numbers) -> float:
     return u / (len(up) * len(down))
 
 
-def macro_f1(true: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
+def macro_f1(
+    true: Sequence[Hashable], predicted: Sequence[Hashable], *, classes: Collection[Hashable] | None = None
+) -> float:
     """Mean over classes of F1 = 2 TP / (2 TP + FP + FN); in [0, 1].
 
-    The classes are all that appear on either side, so a label that is only predicted (a router's None, where it
-    abstains) counts as a class with F1 = 0.
+    Without `classes` they are all that appear on either side, so a label that is only predicted (a router's None, where
+    it abstains) counts as a class with F1 = 0.
     Source: van Rijsbergen (1979) for F; Opitz and Burst (2019), "Macro F1 and macro F1", for this of the two averages.
 
     Raises:
-        ConfigError: empty, or of two lengths.
+        ConfigError: empty, of two lengths, or none of `classes` appears.
     """
     if len(true) == 0:
         raise ConfigError("macro F1 needs answers", expected="at least one label", got="none")
@@ -393,7 +395,10 @@ def macro_f1(true: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
         hits[t] = hits.get(t, 0) + (t == p)
         seen[t] = seen.get(t, 0) + 1
         seen[p] = seen.get(p, 0) + 1
-    return sum(2.0 * hits.get(label, 0) / n for label, n in seen.items()) / len(seen)
+    counted = {label: n for label, n in seen.items() if classes is None or label in classes}
+    if not counted:
+        raise ConfigError("macro F1 needs classes that appear", expected="one of the labels", got=list(classes or ()))
+    return sum(2.0 * hits.get(label, 0) / n for label, n in counted.items()) / len(counted)
 
 
 def _proportion(successes: int, n: int, confidence: float, method: str) -> Interval:

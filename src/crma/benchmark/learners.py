@@ -27,7 +27,7 @@ from crma.stack import files
 from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
 from crma.train.methods.naive import OneLora
-from crma.train.promotion import furthest_follow
+from crma.train.promotion import Held, furthest_follow
 from crma.types import Example, Score, Split
 
 __all__ = ["Listener", "Outcome", "Run", "learn"]
@@ -234,7 +234,8 @@ def _measure_rivals(run: Run, model: ContinualModel, notebook: Notebook) -> None
         for d, of in files.read_json(place).items():
             losses[d][adapter] = of
     single = best_single(losses, tokens)
-    train = {d: [e.prompt for e in split.train] for d, split in run.domains.items()}
+    # All rows but those it is tested on: ours sees no more.
+    train = {d: [e.prompt for e in (*split.train, *split.validation)] for d, split in run.domains.items()}
     chosen = {d: tfidf_choices(train, [e.prompt for e in split.test]) for d, split in run.domains.items()}
     views: dict[View, dict[str, Sequence[float]]] = {
         "single": {d: losses[d][single] for d in names},
@@ -395,9 +396,10 @@ def _with_copies(run: Run) -> Outcome:
             copy = last
             if domain != lesson:
                 own = from_file(files.read_tensors(run.folder / f"{t - 1}-{domain}.safetensors"))
-                under = partial(_blended_loss, one, held_out[domain], own, last)
-                share, _ = furthest_follow(run.config.follow, under(0.0), under)
-                copy = blend(own, last, share)
+                one.load(own)
+                kept, under = _held(one, held_out[domain]), partial(_blended, one, held_out[domain], own, last)
+                found = furthest_follow(run.config.follow, kept, under)
+                copy = own if found is None else blend(own, last, found[0])
             files.write_tensors(places[domain], to_file(copy))
         if not notebook.has(t, "floating"):
             scores = {}
@@ -424,9 +426,13 @@ def _measure_base(notebook: Notebook, one: OneLora, tests: Mapping[str, Sequence
         notebook.take(0, "base", {d: one.score(rows, untouched=True) for d, rows in tests.items()}, tests)
 
 
-def _blended_loss(one: OneLora, rows: Sequence[Rendered], own: Weights, towards: Weights, share: float) -> float:
+def _blended(one: OneLora, rows: Sequence[Rendered], own: Weights, towards: Weights, share: float) -> Held:
     one.load(blend(own, towards, share))
-    return one.score(rows).loss
+    return _held(one, rows)
+
+
+def _held(one: OneLora, rows: Sequence[Rendered]) -> Held:
+    return Held(losses=one.score(rows).losses, tokens=tuple(sum(r.supervised[1:]) for r in rows))
 
 
 def _lessons(run: Run, one: OneLora) -> Iterator[tuple[int, str, tuple[Rendered, ...]]]:

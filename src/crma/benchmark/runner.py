@@ -95,7 +95,7 @@ def _one(
     stream, plan, condition = STREAMS[stream_name], recipe.streams[stream_name], condition_named(condition_name)
     config, shape = condition.config(plan, seed), condition.shape(plan, seed)
     settings = {"learn": config.model_dump(), "backbone": shape.model_dump() if shape else None}
-    rule = {"rule": RULE} if shape else {}
+    rule = {"rule": RULE} if shape or condition.learner == "copies" else {}  # of following
     settings["condition"] = {"learner": condition.learner, "says": condition.says, **rule}
     if path.is_file():
         _refuse_other_settings(path, settings)
@@ -141,8 +141,8 @@ def _one(
                     folder=folder,
                     base=base,
                     seed=seed,
-                    # Six to nine more evaluations of all test rows: once a seed is enough.
-                    rivals=condition_name == "crma" and order == plan.orders[0],
+                    # As many more evaluations of all test rows as there are domains: once a stream.
+                    rivals=condition_name == "crma" and (seed, order) == (recipe.seeds[0], plan.orders[0]),
                     on_event=heard,
                 )
             )
@@ -193,13 +193,14 @@ def _normal(settings: Mapping[str, Any]) -> dict[str, Any]:
     says nothing about a run without one."""
     shape = settings["backbone"]
     learn = {"reads": "uniform", "widen": False, **settings["learn"]}  # what it was before it was said
+    copies = settings["condition"]["learner"] == "copies"
     if shape is None:
-        heeded = {"follow"} if settings["condition"]["learner"] == "copies" else set()
+        heeded = {"follow"} if copies else set()
         learn = {k: v for k, v in learn.items() if k not in (OF_THE_BACKBONE | _GONE) - heeded}
     return {
         "learn": LearnConfig(**learn) if learn.keys() <= LearnConfig.model_fields.keys() else learn,
         "backbone": BackboneConfig.stored(shape) if shape else None,
-        "condition": {**({"rule": 1} if shape else {}), **settings["condition"]},
+        "condition": {**({"rule": 1} if shape or copies else {}), **settings["condition"]},
     }
 
 

@@ -70,31 +70,39 @@ def absorb(
     follow: float = 0.0,
     learnt: Weights | None = None,
     rank: int | None = None,
+    standalone: bool = False,
 ) -> Weights:
     """The LoRA of `rank` that under the backbone `come` answers most nearly as the point `follow` of the way from
     (`weights` under `gone`) to (`learnt` under `come`): 0 answers as before the move, 1 as it was learnt, backbone new.
 
-    At each site the best approximation, in the Frobenius norm, of (1 − follow)(scaling·B A + gone − come) + follow ·
-    scaling·B_learnt A_learnt by a matrix of that rank: its leading singular triplets, found from the triangular
-    factors, never forming a d × i matrix. Where what is needed has no higher rank, the answer is exact. No data needed.
+    At each site the best approximation, in the Frobenius norm, of (1 − follow)(scaling·B A + gone) + follow ·
+    (scaling·B_learnt A_learnt + come) − come by a matrix of that rank: its leading singular triplets, found from the
+    triangular factors, never forming a d × i matrix. Where what is needed has no higher rank, the answer is exact. No
+    data needed.
 
     Args:
         weights: what the domain is served with.
+        gone: what the backbone adds under which they are served; empty for weights that are served without it.
         learnt: its LoRA as it was learnt, of the same scaling; None where `weights` are that.
         rank: of the LoRA that is made, on every target; None is that of `weights`.
+        standalone: make one that answers so without a backbone: `come` is then not taken off. Staying (follow 0) is
+            exact at the rank of `weights` and the directions of `gone` together.
     """
     made: Weights = {}
     for target, (a, b) in weights.items():
         wanted = a.shape[0] if rank is None else rank
-        if learnt is None:  # both ends hold it whole
+        if learnt is None or follow == 0.0:  # both ends hold it whole, or the far one does not count
             left, right = [scaling * b], [a]
         else:
             own_a, own_b = learnt[target]
             left, right = [(1.0 - follow) * scaling * b, follow * scaling * own_b], [a, own_a]
         if target in gone:
-            (left_gone, reads_gone), (left_come, reads_come) = gone[target], come[target]
-            left += [(1.0 - follow) * left_gone, (follow - 1.0) * left_come]
-            right += [reads_gone, reads_come]
+            left += [(1.0 - follow) * gone[target][0]]
+            right += [gone[target][1]]
+        share = follow if standalone else follow - 1.0
+        if target in come and share:
+            left += [share * come[target][0]]
+            right += [come[target][1]]
         if len(left) == 1 and wanted == a.shape[0]:
             made[target] = (a, b)
         else:

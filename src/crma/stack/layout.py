@@ -121,6 +121,7 @@ class Fit(_Value):
 
     follow: Annotated[float, Field(ge=0, le=1)]
     rank: Annotated[int, Field(ge=1)]
+    standalone: bool = False  # it holds what the backbone added as well, and is served without the backbone
 
 
 class DomainRecord(_Value):
@@ -133,6 +134,7 @@ class DomainRecord(_Value):
     snapshot_learnt: str | None = None  # history: it may have been removed since
     snapshot_pinned: str | None = None  # what it is served with
     rank: int | None = None  # of the LoRA it is served with, where that is not the one it was learnt with
+    standalone: bool = False  # its LoRA holds all that is added to the base: no backbone, pinned to no snapshot
     floating: Fit | None = None  # under the head, where that is not what it is served with; it is made when asked for
     learnt: str
     data_sha256: str
@@ -141,6 +143,7 @@ class DomainRecord(_Value):
     config: dict[str, Any]
     rows_kept: str | None = None  # the file or folder of its kept validation and test rows
     validation_loss: Finite | None = None  # what the verified promotion compares with
+    validation_rows: tuple[Finite, ...] = ()  # of each validation row; their mean over tokens is `validation_loss`
     loss_base: Finite | None = None
     loss_after: Finite | None = None
     loss_now: Finite | None = None

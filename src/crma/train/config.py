@@ -65,8 +65,8 @@ class LearnConfig(BaseModel):
     )
     widen: bool = Field(
         default=True,
-        description="where a fit of an earlier LoRA's own rank cannot keep what the domain had, it may have as many "
-        "more as the backbone has directions",
+        description="where a fit of an earlier LoRA's own rank cannot keep what the domain had, it may stand alone: a "
+        "LoRA that holds what the backbone added as well, with as many ranks more as the backbone has directions",
     )
     absorb: bool = Field(default=True, description="the new LoRA takes over what the backbone was refused, data-free")
     tolerance: float = Field(default=0.0, ge=0, description="relative validation loss that is not called worse")

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["ON_AVERAGE", "SHARES", "Trial", "Verdict", "furthest_follow", "verify_proposal"]
+__all__ = ["ON_AVERAGE", "SHARES", "Held", "Trial", "Verdict", "furthest_follow", "gain", "verify_proposal"]
 
 ON_AVERAGE = "all on average"  # no domain can be called so: there are spaces in it
 _MEAN_SHARE = 0.2  # chosen, not measured: noise of single domains cancels in their mean, a drift does not
@@ -76,30 +76,53 @@ def verify_proposal(
     return Verdict(share=0.0, losses={}, trials=tuple(trials))
 
 
-def furthest_follow(
-    shares: Sequence[float], reference: float, loss_of: Callable[[float], float]
-) -> tuple[float, float]:
-    """How far an earlier domain follows the backbone: (share, its validation loss there).
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """What held-out rows lose: each row's mean over its supervised tokens, and how many these are."""
 
-    Walks up the shares above 0 while the loss falls below what it was, at first `reference`, and asks no further: the
-    loss along the way is close to convex. Where the first of them already does harm, the lowest share of all (with 0,
-    what changes the domain least) is asked too, and the better one taken.
+    losses: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+    @property
+    def loss(self) -> float:
+        return sum(x * n for x, n in zip(self.losses, self.tokens, strict=True)) / sum(self.tokens)
+
+
+def gain(new: Held, old: Held) -> tuple[float, float]:
+    """(by how much the loss fell from `old` to `new`, its standard error), both in nats a token.
+
+    The same rows under both, so it is the error of a paired ratio estimator (Cochran, Sampling Techniques, 1977,
+    section 6.4): rows are drawn, each with its tokens. Of a single row it is infinite.
+    """
+    n = len(old.losses)
+    total = sum(old.tokens)
+    falls = [t * (b - a) for a, b, t in zip(new.losses, old.losses, old.tokens, strict=True)]
+    fall = sum(falls) / total
+    if n < 2:
+        return fall, math.inf
+    squares = sum((x - fall * t) ** 2 for x, t in zip(falls, old.tokens, strict=True))
+    return fall, math.sqrt(squares * n / (n - 1)) / total
+
+
+def furthest_follow(
+    shares: Sequence[float], reference: Held, held_of: Callable[[float], Held]
+) -> tuple[float, Held] | None:
+    """How far an earlier domain follows the backbone: (share, what its validation rows lose there); None if nowhere.
+
+    Walks up the shares above 0 while each step gains by more than the standard error of the gain (after Breiman et al.
+    1984, the one-standard-error rule), and asks no further: the loss along the way is close to convex. A few validation
+    rows prefer one of several points by chance, and at every move again; what they cannot tell from chance is left.
 
     Args:
-        reference: its validation loss with what it is served with now.
-        loss_of: share -> its validation loss.
+        reference: what its validation rows lose with what it is served with now.
+        held_of: share -> what they lose there.
     """
-    best: tuple[float, float] | None = None
-    tried: dict[float, float] = {}
+    best: tuple[float, Held] | None = None
     for share in sorted(shares):
         if share > 0.0:
-            tried[share] = loss_of(share)
-            if not tried[share] < (reference if best is None else best[1]):
+            there = held_of(share)
+            fall, error = gain(there, reference if best is None else best[1])
+            if not fall > error:  # also where one of them is no number
                 break
-            best = (share, tried[share])
-    if best is None:
-        lowest = min(shares)
-        if lowest not in tried:
-            tried[lowest] = loss_of(lowest)
-        best = min(sorted(tried.items()), key=lambda found: math.inf if math.isnan(found[1]) else found[1])
+            best = (share, there)
     return best

@@ -1,0 +1,219 @@
+"""What routing comes to: receipts of queries and where they went, and the numbers computed from them.
+
+Words used here. A query is *accepted* by the domain it is sent to, or *abstained* on (the untouched base answers). Its
+*margin* is the largest difference, over the domains that were asked, between the domain's score and its threshold: 0
+and above is accepted. A *group* is queries of one kind: own (rows of the router's domains, each with one right answer),
+stranger (right is the base) or boundary (each with a few right answers).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scipy.stats import betabinom
+
+from crma.bench.statistics import Interval, auroc, expected_calibration_error, macro_f1, wilson
+from crma.errors import DataError
+
+__all__ = [
+    "Group",
+    "RoutingReceipt",
+    "Step",
+    "abstentions_expected",
+    "false_accepts_at",
+    "read_routing",
+    "routing_numbers",
+    "separation",
+    "wrong_abstentions",
+]
+
+
+class Group(BaseModel):
+    """Queries of one kind; the lists run over the queries. None is the untouched base."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Literal["own", "stranger", "boundary"]
+    right: tuple[tuple[str | None, ...], ...]
+    routed: tuple[str | None, ...]
+    nearest: tuple[str, ...]  # the domain it was sent to, or would have been, had it been accepted
+    margin: tuple[float, ...]
+    confidence: tuple[float, ...]
+    tfidf: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()  # of boundary cases
+    left_out: int = Field(default=0, description="queries of which nothing was left without the fixed wording")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Group:
+        lengths = {len(x) for x in (self.right, self.routed, self.nearest, self.margin, self.confidence)}
+        lengths |= {len(x) for x in (self.tfidf, self.kinds) if x}
+        if lengths != {len(self.routed)} or not self.routed:
+            raise ValueError(f"{self.name}: lists of {sorted(lengths)} queries")
+        return self
+
+    @property
+    def correct(self) -> list[bool]:
+        return [to in right for to, right in zip(self.routed, self.right, strict=True)]
+
+    @property
+    def tfidf_correct(self) -> list[bool]:
+        return [to in right for to, right in zip(self.tfidf, self.right, strict=True)]
+
+    @property
+    def accepted(self) -> list[bool]:
+        return [to is not None for to in self.routed]
+
+    def accuracy(self) -> float:
+        """Share that ends where is right; the base is not right for a domain's own row."""
+        return float(np.mean(self.correct))
+
+    def interval(self) -> Interval:
+        """Of the accuracy: Wilson, 95 %."""
+        return wilson(sum(self.correct), len(self.correct))
+
+    def macro_f1(self) -> float:
+        """Over the domains; the base is no class of theirs."""
+        right = [r[0] for r in self.right]
+        return macro_f1(right, list(self.routed), classes=set(right))
+
+    def tfidf_macro_f1(self) -> float:
+        right = [r[0] for r in self.right]
+        return macro_f1(right, list(self.tfidf), classes=set(right))
+
+    def calibration_error(self) -> float:
+        """Expected calibration error of the confidence in `nearest`, over the own rows."""
+        right = [near in r for near, r in zip(self.nearest, self.right, strict=True)]
+        return expected_calibration_error(self.confidence, right)
+
+
+class Step(BaseModel):
+    """The router of the first so many domains: of each of them, how many test rows went home."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    domains: int
+    right: Mapping[str, tuple[int, int]]  # domain -> (rows to their own domain, rows)
+
+
+class RoutingReceipt(BaseModel):
+    """One router: one set of domains, one split of their rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["routing"] = "routing"
+    made: str = ""
+    machine: Mapping[str, Any] = Field(default_factory=dict)
+    name: str  # the set of domains
+    seed: int
+    base: Mapping[str, Any]
+    router: Mapping[str, Any]  # what it is made of: features, error rate, prompts of the background
+    data: Mapping[str, Mapping[str, str]]
+    rows: Mapping[str, Mapping[str, int]]
+    guarantees: Mapping[str, tuple[float, int]]  # domain -> (stated rate of wrong abstentions, documents it rests on)
+    documents: Mapping[str, tuple[int, ...]] = Field(
+        default_factory=dict, description="domain -> the document of each test row, numbered, in the order of 'test'"
+    )
+    groups: tuple[Group, ...]
+    steps: tuple[Step, ...] = ()
+    speed: Mapping[str, float] = Field(default_factory=dict)
+
+    def group(self, name: str) -> Group | None:
+        return next((g for g in self.groups if g.name == name), None)
+
+    @property
+    def strangers(self) -> tuple[Group, ...]:
+        return tuple(g for g in self.groups if g.kind == "stranger")
+
+
+def read_routing(folder: Path) -> list[RoutingReceipt]:
+    """Every routing receipt under `folder`, in the order of their paths.
+
+    Raises:
+        DataError: a file that calls itself one and is not.
+    """
+    found = []
+    for file in sorted(folder.rglob("*.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("kind") != "routing":
+            continue
+        try:
+            found.append(RoutingReceipt(**content))
+        except ValidationError as error:
+            raise DataError(
+                "this receipt cannot be read",
+                where=str(file),
+                expected="what `crma bench router` writes",
+                got=str(error.errors()[0]),
+                next_step="make it again with `crma bench router`",
+            ) from error
+    return found
+
+
+def separation(own: Group, strangers: Group) -> float:
+    """AUROC of the margin between a domain's own rows and strangers."""
+    return auroc(own.margin, strangers.margin)
+
+
+def false_accepts_at(own: Group, strangers: Group, *, true_accepts: float = 0.95) -> float:
+    """Share of the strangers let in by the margin at which `true_accepts` of the own rows are let in."""
+    bar = float(np.quantile(own.margin, 1.0 - true_accepts))
+    return float(np.mean(np.asarray(strangers.margin) >= bar))
+
+
+def abstentions_expected(receipt: RoutingReceipt, domain: str, *, coverage: float = 0.95) -> tuple[float, int, int]:
+    """(stated rate, most wrong abstentions that `coverage` of calibrations leave within it, documents tested) on the
+    test rows of `domain`, by documents.
+
+    Of n calibration documents the k-th lowest score is the threshold, so a new document has a row below it with a
+    probability that is distributed over draws of the calibration as Beta(k, n + 1 − k) (Vovk 2012, "Conditional
+    validity of inductive conformal predictors"), and of m documents a beta-binomial number.
+    """
+    stated, count = receipt.guarantees[domain]
+    tested = len(set(receipt.documents.get(domain, ())))
+    if not count or not tested:
+        return stated, tested, tested
+    rank = round(stated * (count + 1))
+    return stated, int(betabinom.ppf(coverage, tested, rank, count + 1 - rank)), tested
+
+
+def wrong_abstentions(receipt: RoutingReceipt, domain: str) -> int:
+    """Test documents of `domain` with a row that every domain refuses."""
+    own = receipt.group("test")
+    if own is None:
+        return 0
+    mine = [i for i, right in enumerate(own.right) if right == (domain,)]
+    refused = {d for d, i in zip(receipt.documents[domain], mine, strict=True) if own.routed[i] is None}
+    return len(refused)
+
+
+def routing_numbers(receipts: Sequence[RoutingReceipt]) -> dict[str, Any]:
+    """`accuracy_far`, `accuracy_vertical`, `auroc_strangers`: means over the seeds of a set, then over sets; None where
+    it was not measured. Strangers are CLINC's, the data's own set of them."""
+    sets: dict[str, list[RoutingReceipt]] = {}
+    for receipt in receipts:
+        sets.setdefault(receipt.name, []).append(receipt)
+
+    def accuracy(name: str, group: str = "test") -> float | None:
+        found = [g.accuracy() for r in sets.get(name, ()) if (g := r.group(group)) is not None]
+        return float(np.mean(found)) if found else None
+
+    verticals = {name: accuracy(name) for name in sets if name not in ("far", "twenty")}
+    known = [x for x in verticals.values() if x is not None]
+    areas = [
+        separation(own, clinc)
+        for r in sets.get("far", ())
+        if (own := r.group("test")) is not None and (clinc := r.group("clinc")) is not None
+    ]
+    return {
+        "accuracy_far": accuracy("far"),
+        "accuracy_far_bare": accuracy("far", "bare"),
+        "accuracy_vertical": float(np.mean(known)) if known else None,
+        "accuracy_verticals": verticals,
+        "auroc_strangers": float(np.mean(areas)) if areas else None,
+    }

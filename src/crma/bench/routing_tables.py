@@ -1,0 +1,218 @@
+"""The router's tables, as Markdown, by name: "router/accuracy", "abstentions", "strangers", "growth" and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from crma.bench.routing import (
+    Group,
+    RoutingReceipt,
+    abstentions_expected,
+    false_accepts_at,
+    separation,
+    wrong_abstentions,
+)
+from crma.bench.statistics import wilson
+
+__all__ = ["TITLES", "markdown_table", "routing_tables"]
+
+# Of the sections in which RESULTS.md shows them, in their order.
+TITLES = {
+    "router/accuracy": (
+        "Rows to their own domain",
+        "*Without the wording*: every run of words that a twentieth of a source's prompts share is taken out, since "
+        "templates give the domain away. *In haste*: lower case, no mark at the end. [Brackets]: Wilson, 95 %, over "
+        "all rows of all seeds. TF-IDF is of two to five letters, with logistic regression fitted anew on the rows of "
+        "all domains together; it knows no strangers. *ECE*: expected calibration error of the confidence.",
+    ),
+    "router/strangers": (
+        "Strangers to the far domains",
+        "Queries that belong to none of the five. *Let in*: as the router serves, at its stated 1 %; *at 95 %*: by the "
+        "bar that lets in 95 % of the domains' own rows. Means over seeds.",
+    ),
+    "router/abstentions": (
+        "Wrong abstentions",
+        "Test documents of which the router refuses a row that is its own, against what it states: a threshold made of "
+        "n documents is met by a new one with a chance that varies with the draw of these n, so *most expected* is the "
+        "95 % point of a beta-binomial. All seeds.",
+    ),
+    "router/growth": (
+        "As domains are added",
+        "Does the last one hurt the first? Share of test rows that go to their own domain.",
+    ),
+    "router/boundary": (
+        "Boundary cases",
+        "Written for this test (`crma.benchmark.boundary`), each with the answers that are right. A TF-IDF router "
+        "cannot abstain. All seeds.",
+    ),
+    "router/speed": (
+        "Speed",
+        "On the machine of the receipt, one query at a time; medians. The feature is what the frozen base computes of "
+        "the prompt, up to its layer; the decision is all the rest.",
+    ),
+}
+_GROUPS = (("test", "as they are"), ("bare", "without the wording"), ("in haste", "in haste"))
+_STRANGERS = {
+    "clinc": "CLINC150, out of its scope",
+    "clinc intents": "CLINC150, everyday intents",
+    "truthfulqa": "TruthfulQA",
+    "piqa": "PIQA",
+    "winogrande": "WinoGrande",
+    "boolq": "BoolQ",
+    "hellaswag": "HellaSwag",
+    "gsm8k": "GSM8K",
+    "mnli": "MNLI",
+}
+
+
+def routing_tables(receipts: Iterable[RoutingReceipt]) -> dict[str, str]:
+    """Every table that these receipts are enough for."""
+    sets: dict[str, list[RoutingReceipt]] = {}
+    for receipt in receipts:
+        sets.setdefault(receipt.name, []).append(receipt)
+    made = {
+        "router/accuracy": _accuracy(sets),
+        "router/strangers": _strangers(sets.get("far", [])),
+        "router/abstentions": _abstentions(sets),
+        "router/growth": _growth(sets),
+        "router/boundary": _boundary(sets.get("far", [])),
+        "router/speed": _speed(sets.get("far", [])),
+    }
+    return {name: table for name, table in made.items() if table is not None}
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _accuracy(sets: dict[str, list[RoutingReceipt]]) -> str | None:
+    rows = []
+    for name, receipts in sets.items():
+        for group, called in _GROUPS:
+            found = [g for r in receipts if (g := r.group(group)) is not None]
+            if found:
+                rows.append(
+                    [
+                        f"{name}, {len(receipts[0].rows)} domains",
+                        called,
+                        str(sum(len(g.routed) for g in found)),
+                        _share([g.correct for g in found]),
+                        _share([g.tfidf_correct for g in found]),
+                        f"{np.mean([g.macro_f1() for g in found]):.4f}",
+                        f"{np.mean([g.tfidf_macro_f1() for g in found]):.4f}",
+                        f"{np.mean([g.calibration_error() for g in found]):.3f}",
+                    ]
+                )
+    head = ["domains", "prompts", "rows", "router", "TF-IDF", "macro-F1", "TF-IDF's", "ECE"]
+    return markdown_table(head, rows) if rows else None
+
+
+def _share(correct: Sequence[Sequence[bool]]) -> str:
+    hits, n = sum(map(sum, correct)), sum(map(len, correct))
+    found = wilson(hits, n)
+    return f"{hits / n:.2%} [{100 * found.low:.2f}, {100 * found.high:.2f}]"
+
+
+def _strangers(receipts: Sequence[RoutingReceipt]) -> str | None:
+    pairs: dict[str, list[tuple[Group, Group]]] = {}
+    for receipt in receipts:
+        own = receipt.group("test")
+        for group in receipt.strangers if own is not None else ():
+            pairs.setdefault(group.name, []).append((own, group))
+    rows = [
+        [
+            _STRANGERS.get(name, name),
+            str(len(found[0][1].routed)),
+            f"{np.mean([separation(own, group) for own, group in found]):.4f}",
+            f"{np.mean([np.mean(group.accepted) for _, group in found]):.1%}",
+            f"{np.mean([false_accepts_at(own, group) for own, group in found]):.1%}",
+        ]
+        for name, found in pairs.items()
+    ]
+    return markdown_table(["queries", "how many", "AUROC", "let in", "at 95 %"], rows) if rows else None
+
+
+def _abstentions(sets: dict[str, list[RoutingReceipt]]) -> str | None:
+    rows = []
+    for name, receipts in sets.items():
+        domains = [(r, d) for r in receipts for d in r.guarantees]
+        found = [(wrong_abstentions(r, d), *abstentions_expected(r, d)) for r, d in domains]
+        tested = sum(n for *_, n in found)
+        if not tested:
+            continue
+        stated = sum(rate * n for _, rate, _, n in found) / tested
+        wrong = sum(w for w, *_ in found)
+        beyond = [f"{d} (seed {r.seed})" for (r, d), (w, _, most, _) in zip(domains, found, strict=True) if w > most]
+        rows.append(
+            [
+                name,
+                str(tested),
+                f"{stated:.2%}",
+                f"{wrong} ({wrong / tested:.2%})",
+                f"{len(beyond)} of {len(domains)}" + (f": {', '.join(beyond)}" if beyond else ""),
+            ]
+        )
+    head = [
+        "domains",
+        "documents tested",
+        "stated rate, mean",
+        "wrong abstentions",
+        "domains with more than most expected",
+    ]
+    return markdown_table(head, rows) if rows else None
+
+
+def _growth(sets: dict[str, list[RoutingReceipt]]) -> str | None:
+    rows = []
+    for name, receipts in sets.items():
+        with_steps = [r for r in receipts if r.steps]
+        for i, step in enumerate(with_steps[0].steps if with_steps else ()):
+            if step.domains not in (1, 2, 5, 10, 15, 20):
+                continue
+            first = [next(iter(r.steps[i].right.items())) for r in with_steps]
+            every = [np.mean([hits / n for hits, n in r.steps[i].right.values()]) for r in with_steps]
+            own = [hits / n for _, (hits, n) in first]
+            rows.append(
+                [
+                    name,
+                    str(step.domains),
+                    f"{first[0][0]}: {np.mean(own):.2%}",
+                    f"{np.mean(every):.2%}",
+                    str(len(with_steps)),
+                ]
+            )
+    head = ["domains", "so many learnt", "the first domain's rows", "mean over the domains", "seeds"]
+    return markdown_table(head, rows) if rows else None
+
+
+def _boundary(receipts: Sequence[RoutingReceipt]) -> str | None:
+    groups = [g for r in receipts if (g := r.group("boundary")) is not None]
+    if not groups:
+        return None
+    rows = []
+    for kind in dict.fromkeys(groups[0].kinds):
+        of = [(g, [i for i, k in enumerate(g.kinds) if k == kind]) for g in groups]
+        n = sum(len(which) for _, which in of)
+        ours = sum(g.correct[i] for g, which in of for i in which)
+        theirs = sum(g.tfidf_correct[i] for g, which in of for i in which)
+        rows.append(
+            [kind, str(len(of[0][1])), f"{ours} of {n} ({ours / n:.0%})", f"{theirs} of {n} ({theirs / n:.0%})"]
+        )
+    return markdown_table(["kind", "cases", "router right", "TF-IDF right"], rows)
+
+
+def _speed(receipts: Sequence[RoutingReceipt]) -> str | None:
+    found = next((r.speed for r in receipts if r.speed), None)
+    if found is None:
+        return None
+    rows = [
+        ["feature of a prompt", f"{found['feature_ms']:.1f} ms (prompts of {found['prompt_tokens']:.0f} tokens)"],
+        ["decision, five domains", f"{found['route_ms']:.2f} ms"],
+        ["decision, 1,000 domains", f"{found['route_ms_1000_domains']:.2f} ms"],
+        ["from features that are there, five domains", f"{found['queries_a_second']:,.0f} queries/s"],
+        ["from features that are there, 1,000 domains", f"{found['queries_a_second_1000_domains']:,.0f} queries/s"],
+    ]
+    return markdown_table(["what", "how fast"], rows)

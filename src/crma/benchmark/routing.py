@@ -1,0 +1,389 @@
+"""The router where it is hard: far domains and verticals, with and without their sources' wording, against strangers.
+
+No training and no stack: a router needs the base and the prompts only. Features are computed once a text and kept in
+the scratch folder, so a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crma.bench.receipt import write_receipt
+from crma.bench.routing import Group, RoutingReceipt, Step
+from crma.benchmark.boundary import BOUNDARY
+from crma.benchmark.rivals import require_scikit_learn, tfidf_choices
+from crma.benchmark.streams import STREAMS
+from crma.benchmark.wording import fixed_wording, without
+from crma.data.domains import split_examples, split_hashes
+from crma.data.sources import read_examples
+from crma.errors import ConfigError
+from crma.model.base import Base, load_base
+from crma.model.features import prompt_features
+from crma.route.background import BACKGROUND_PROMPTS
+from crma.route.centroid import FeatureKind, Router
+from crma.types import Example, Route, Split
+
+__all__ = ["SETS", "measure_routing"]
+
+SEEDS = (0, 42, 1234)
+_STRANGERS = 300  # queries of a kind, drawn once
+_BATCH = 256  # texts between two savings of what is known
+_SPEED_DOMAINS = 1000  # made up, for the time a query takes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoutingSet:
+    """Domains that one router holds: domain -> (file under the data folder, value of its rows' `subdomain` or None)."""
+
+    sources: Mapping[str, tuple[str, str | None]]
+    train: int
+    validation: float | int
+    test: float | int
+    seeds: tuple[int, ...] = SEEDS
+    grows: bool = False  # measured after each added domain as well
+    strangers: bool = False  # strangers and boundary cases are asked too
+
+
+def _vertical(file: str, names: str) -> dict[str, tuple[str, str | None]]:
+    return {name: (f"subdomains/{file}.jsonl", name) for name in names.split()}
+
+
+_MEDICINE = _vertical(
+    "medical",
+    "genetics rare_diseases neurology diabetes_digestive_kidney heart_lung_blood cancer general_health senior_health"
+    " biomedical_research",
+)
+_LAW = _vertical("legal", "privacy_policies contracts statutes court_rules legal_terms")
+_CODE = _vertical(
+    "code_languages",
+    "python_mbpp python_algorithms java_mbxp javascript_mbxp typescript_mbxp cpp_mbxp",
+)
+
+
+def _in_turn(*sets: Mapping[str, Any]) -> dict[str, Any]:
+    """One of each in turn, so that relatives do not come one after the other."""
+    rows = [list(s.items()) for s in sets]
+    longest = max(len(r) for r in rows)
+    return dict(r[i] for i in range(longest) for r in rows if i < len(r))
+
+
+SETS: Mapping[str, RoutingSet] = {
+    "far": RoutingSet(
+        sources=dict(STREAMS["far"].sources), train=500, validation=100, test=200, grows=True, strangers=True
+    ),
+    "medicine": RoutingSet(sources=_MEDICINE, train=300, validation=0.15, test=0.25),
+    "law": RoutingSet(sources=_LAW, train=300, validation=0.15, test=0.25),
+    "programming languages": RoutingSet(sources=_CODE, train=300, validation=0.15, test=0.25),
+    "twenty": RoutingSet(
+        sources=_in_turn(_MEDICINE, _LAW, _CODE), train=300, validation=0.15, test=0.25, seeds=(0,), grows=True
+    ),
+}
+
+
+def measure_routing(
+    data: Path,
+    results: Path,
+    work: Path,
+    *,
+    names: Sequence[str] = tuple(SETS),
+    base: str = "smollm2-135m",
+    kind: FeatureKind = FeatureKind(),  # noqa: B008 - frozen
+    say: Callable[[str], None] = lambda _text: None,
+) -> list[Path]:
+    """Write the receipts of the sets `names` that are not there yet, to `results/<set>-seed<seed>.json`.
+
+    Args:
+        data: the folder that holds domains/, subdomains/, ood/ and benchmarks/.
+        work: scratch; features of texts are kept there.
+
+    Raises:
+        ConfigError: no such set, or scikit-learn is not installed; DataError: a file of rows is not there.
+    """
+    require_scikit_learn()
+    unknown = set(names) - set(SETS)
+    if unknown:
+        raise ConfigError("there is no such set of domains", expected=", ".join(SETS), got=", ".join(sorted(unknown)))
+    todo = [
+        (name, seed, results / f"{name.replace(' ', '-')}-seed{seed}.json")
+        for name in names
+        for seed in SETS[name].seeds
+    ]
+    todo = [(name, seed, path) for name, seed, path in todo if not path.is_file()]
+    if not todo:
+        return []
+    features = _Features(load_base(base), kind, work, say)
+    for name, seed, path in todo:
+        say(f"{name}, seed {seed}")
+        receipt = _measured(name, seed, data, features, {"name": base, "weights_sha256": features.base.weights_sha256})
+        write_receipt(path, receipt.model_dump(exclude={"made", "machine"}))
+    return [path for *_, path in todo]
+
+
+class _Features:
+    """Features of texts, each computed once."""
+
+    def __init__(self, base: Base, kind: FeatureKind, work: Path, say: Callable[[str], None]) -> None:
+        self.base, self.kind, self.say = base, kind, say
+        named = hashlib.sha256(f"{base.weights_sha256} {kind}".encode()).hexdigest()[:12]
+        self.path = work / f"features-{named}.npz"
+        self.known: dict[str, np.ndarray] = {}
+        if self.path.is_file():
+            with np.load(self.path) as kept:
+                self.known = dict(zip(kept["keys"].tolist(), kept["features"], strict=True))
+
+    def of(self, texts: Sequence[str]) -> np.ndarray:
+        keys = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self.known}
+        for start in range(0, len(missing), _BATCH):
+            part = list(missing)[start : start + _BATCH]
+            found = self.compute([missing[key] for key in part])
+            self.known |= dict(zip(part, found, strict=True))
+            self._save()
+            if len(missing) > _BATCH:
+                self.say(f"  features: {start + len(part)} of {len(missing)} texts")
+        return np.stack([self.known[key] for key in keys])
+
+    def compute(self, texts: Sequence[str]) -> np.ndarray:
+        return prompt_features(
+            self.base.model, self.base.tokenizer, texts, depth=self.kind.depth, max_length=self.kind.tokens
+        )
+
+    def _save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        whole = self.path.with_suffix(".part.npz")
+        np.savez(whole, keys=np.array(list(self.known)), features=np.stack(list(self.known.values())))
+        whole.replace(self.path)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Rows:
+    """A domain's split, and its source's fixed wording for each row."""
+
+    split: Split
+    wording: Mapping[str, frozenset[tuple[str, ...]]]  # source -> runs of words
+    source: Mapping[str, str] = field(default_factory=dict)  # a row's id -> its source
+
+    def bare(self, example: Example) -> str:
+        return without(example.prompt, self.wording[self.source[example.id or ""]])
+
+
+def _measured(name: str, seed: int, data: Path, features: _Features, base: Mapping[str, Any]) -> RoutingReceipt:
+    wanted = SETS[name]
+    rows = {d: _read(data, *place, wanted, seed) for d, place in wanted.sources.items()}
+    router = Router.empty(features.of(BACKGROUND_PROMPTS), error_rate=0.01)
+    steps = []
+    for number, (domain, of) in enumerate(rows.items(), start=1):
+        router = router.with_domain(
+            domain,
+            features.of([e.prompt for e in of.split.train]),
+            features.of([e.prompt for e in of.split.validation]),
+            documents=_documents(of.split.validation),
+        )
+        if wanted.grows:
+            steps.append(_step(router, {d: rows[d] for d in list(rows)[:number]}, features))
+    train = {d: [e.prompt for e in (*of.split.train, *of.split.validation)] for d, of in rows.items()}
+
+    def asked(
+        kind: str, group: str, texts: Sequence[str], right: Sequence[tuple[str | None, ...]], **more: Any
+    ) -> Group:
+        routes = _routes(router, texts, features)
+        thresholds = {d: s.calibration.threshold for d, s in router.statistics.items()}
+        return Group(
+            name=group,
+            kind=kind,  # pyright: ignore[reportArgumentType]
+            right=tuple(right),
+            routed=tuple(r.domain for r in routes),
+            nearest=tuple(r.nearest or "" for r in routes),
+            margin=tuple(round(max(s - thresholds[d] for d, s in r.scores.items()), 3) for r in routes),
+            confidence=tuple(round(r.confidence, 5) for r in routes),
+            tfidf=tuple(tfidf_choices(train, texts)) if kind != "stranger" else (),
+            **more,
+        )
+
+    own = [(d, of.bare(e), e) for d, of in rows.items() for e in of.split.test]
+    left = [(d, bare) for d, bare, _ in own if bare]
+    groups = [
+        asked("own", "test", [e.prompt for *_, e in own], [(d,) for d, *_ in own]),
+        asked("own", "bare", [b for _, b in left], [(d,) for d, _ in left], left_out=len(own) - len(left)),
+        asked("own", "in haste", [_in_haste(e.prompt) for *_, e in own], [(d,) for d, *_ in own]),
+    ]
+    if wanted.strangers:
+        for kind, texts in _strangers(data):
+            groups.append(asked("stranger", kind, texts, [(None,)] * len(texts)))
+        groups.append(
+            asked(
+                "boundary",
+                "boundary",
+                [c.prompt for c in BOUNDARY],
+                [c.right for c in BOUNDARY],
+                kinds=tuple(c.kind for c in BOUNDARY),
+            )
+        )
+    return RoutingReceipt(
+        name=name,
+        seed=seed,
+        base=base,
+        router={
+            "features": asdict(router.features),
+            "error_rate": router.error_rate,
+            "background": len(BACKGROUND_PROMPTS),
+            "background_sha256": hashlib.sha256("\n".join(BACKGROUND_PROMPTS).encode()).hexdigest(),
+        },
+        data={d: split_hashes(of.split) for d, of in rows.items()},
+        rows={d: {s: len(getattr(of.split, s)) for s in ("train", "validation", "test")} for d, of in rows.items()},
+        guarantees={d: (s.calibration.guarantee, s.calibration.count) for d, s in router.statistics.items()},
+        documents={d: _numbered(_documents(of.split.test)) for d, of in rows.items()},
+        groups=tuple(groups),
+        steps=tuple(steps),
+        speed=_speed(router, [e.prompt for *_, e in own], features) if wanted.strangers and seed == SEEDS[0] else {},
+    )
+
+
+def _read(data: Path, file: str, part: str | None, wanted: RoutingSet, seed: int) -> _Rows:
+    path = data / file
+    examples = read_examples(path)
+    with path.open(encoding="utf-8") as stream:
+        sources = [json.loads(line)["subdomain"] for line in stream if line.strip()]
+    pairs = [(e, s) for e, s in zip(examples, sources, strict=True) if part in (None, s)]
+    prompts: dict[str, list[str]] = {}
+    for example, source in pairs:
+        prompts.setdefault(source, []).append(example.prompt)
+    split = split_examples(
+        [e for e, _ in pairs], seed=seed, validation=wanted.validation, test=wanted.test, limit=wanted.train
+    )
+    return _Rows(
+        split=split,
+        wording={source: fixed_wording(texts) for source, texts in prompts.items()},
+        source={e.id or "": s for e, s in pairs},
+    )
+
+
+def _documents(examples: Sequence[Example]) -> list[str]:
+    return [e.group or f"row {i}" for i, e in enumerate(examples)]
+
+
+def _numbered(documents: Sequence[str]) -> tuple[int, ...]:
+    numbers = {document: i for i, document in enumerate(dict.fromkeys(documents))}
+    return tuple(numbers[d] for d in documents)
+
+
+def _routes(router: Router, texts: Sequence[str], features: _Features) -> list[Route]:
+    """As `ContinualModel.route`: what has no text in it goes to the base unasked."""
+    found = router.route(features.of(texts))
+    return [
+        r if text.strip() else Route(domain=None, confidence=0.0, nearest=r.nearest, abstained=True, scores=r.scores)
+        for r, text in zip(found, texts, strict=True)
+    ]
+
+
+def _step(router: Router, rows: Mapping[str, _Rows], features: _Features) -> Step:
+    right = {}
+    for domain, of in rows.items():
+        routes = router.route(features.of([e.prompt for e in of.split.test]))
+        right[domain] = (sum(r.domain == domain for r in routes), len(routes))
+    return Step(domains=len(rows), right=right)
+
+
+def _in_haste(prompt: str) -> str:
+    """As people type: lower case, no mark at the end. What tells domains from strangers must not be the typing."""
+    return prompt.lower().rstrip(" .?!:") or prompt
+
+
+# TruthfulQA's categories that one of the five domains has a claim on.
+_CLAIMED = [
+    "Health",
+    "Law",
+    "Economics",
+    "Finance",
+    "Science",
+    "Statistics",
+    "Nutrition",
+    "Logical",
+    "Misconceptions",
+    "Conspirac",
+    "Psychology",
+    "Confusion",
+]
+
+
+def _strangers(data: Path) -> Iterator[tuple[str, list[str]]]:
+    """(kind, queries) of none of the far domains: all of CLINC's that are out of its scope; of the others a sample."""
+    clinc = _lines(data / "ood/clinc150_oos.jsonl")
+    yield "clinc", [r["prompt"] for r in clinc if not r["near_domains"]]
+    intents = _lines(data / "ood/clinc150_intents.jsonl")
+    everyday = [r["prompt"] for r in intents if r["subdomain"] not in ("banking", "credit_cards")]
+    yield "clinc intents", _sample(everyday)
+    marks = data / "benchmarks"
+    truthful = _lines(marks / "truthfulqa/validation.jsonl")
+    yield (
+        "truthfulqa",
+        _sample([r["question"] for r in truthful if not any(c in r.get("category", "") for c in _CLAIMED)]),
+    )
+    for kind, file, column in (
+        ("piqa", "piqa/validation.jsonl", "goal"),
+        ("winogrande", "winogrande/validation.jsonl", "sentence"),
+        ("boolq", "boolq/validation.jsonl", "question"),
+        ("hellaswag", "hellaswag/validation_1000.jsonl", "ctx"),
+        ("gsm8k", "gsm8k/test.jsonl", "question"),
+    ):
+        yield kind, _sample([r[column] for r in _lines(marks / file)])
+    yield "mnli", _sample([r["prompt"] for r in _lines(data / "cl_benchmark/MNLI/test.jsonl")])
+
+
+def _sample(texts: Sequence[str]) -> list[str]:
+    unique = list(dict.fromkeys(texts))
+    return random.Random(0).sample(unique, min(_STRANGERS, len(unique)))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as stream:
+        return [json.loads(line) for line in stream if line.strip()]
+
+
+def _speed(router: Router, texts: Sequence[str], features: _Features) -> dict[str, float]:
+    """Medians over single queries in milliseconds, and queries a second from features that are there."""
+    some = list(random.Random(0).sample(list(texts), min(200, len(texts))))
+    found = features.of(some)
+    lengths = [len(features.base.tokenizer(t, add_special_tokens=False).input_ids) for t in some]
+    noise = np.random.default_rng(0)
+    many = router
+    own = features.of(texts)
+    spread = own.std(0)
+    for i in range(_SPEED_DOMAINS - len(router.domains)):  # somewhere between real prompts, each in a place of its own
+        around = own[noise.integers(len(own))] + noise.normal(size=spread.shape) * spread
+        many = many.with_domain(
+            f"made-up-{i}", (around + 0.5 * noise.normal(size=(12, len(spread))) * spread).astype(np.float32)
+        )
+
+    def alone(ask: Callable[[int], object]) -> float:
+        ask(0)
+        took = []
+        for i in range(len(some)):
+            began = time.perf_counter()
+            ask(i)
+            took.append(time.perf_counter() - began)
+        return 1000.0 * float(np.median(took))
+
+    def rate(which: Router) -> float:
+        which.route(own[:1])
+        began = time.perf_counter()
+        which.route(own)
+        return len(own) / (time.perf_counter() - began)
+
+    return {
+        "feature_ms": alone(lambda i: features.compute([some[i]])),
+        "prompt_tokens": float(np.median(lengths)),
+        "route_ms": alone(lambda i: router.route(found[i])),
+        "route_ms_1000_domains": alone(lambda i: many.route(found[i])),
+        "queries_a_second": rate(router),
+        "queries_a_second_1000_domains": rate(many),
+    }
