@@ -201,11 +201,12 @@ def bench_report(
     from crma.bench.numbers import check_document, fill_document
     from crma.bench.receipt import read_receipts
     from crma.bench.report import write_report
+    from crma.bench.routing import read_routing
 
-    receipts = read_receipts(results)
+    receipts, routing = read_receipts(results), read_routing(results)
     others = also if also is not None else [p for p in (Path("README.md"),) if p.is_file()]
     if check:
-        found = [m for path in (document, *others) for m in check_document(path, receipts)]
+        found = [m for path in (document, *others) for m in check_document(path, receipts, routing)]
         if as_json:
             _print_json({"differences": [str(m) for m in found]})
         for mismatch in found:
@@ -214,12 +215,12 @@ def bench_report(
             raise typer.Exit(1)
         return
     if as_json:
-        _print_json({"headline": headline(receipts)})
+        _print_json({"headline": headline(receipts, routing)})
         return
     write_report(results, document)
     for path in others:
-        fill_document(path, receipts)
-    out.print(f"{document} written from {len(receipts)} receipts", highlight=False)
+        fill_document(path, receipts, routing)
+    out.print(f"{document} written from {len(receipts) + len(routing)} receipts", highlight=False)
 
 
 @app.command()

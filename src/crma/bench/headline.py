@@ -19,6 +19,7 @@ import numpy as np
 
 from crma.bench.metrics import advantage_pct, captured_share, drift_pct
 from crma.bench.receipt import KNOWS_NO_ORDER, Measurement, Receipt, View
+from crma.bench.routing import RoutingReceipt, routing_numbers
 from crma.bench.statistics import mean_sd, paired_relative_advantage
 from crma.errors import DataError
 
@@ -284,8 +285,12 @@ def preferred_recipe(runs: Sequence[Run]) -> str | None:
     return next(iter(complete or sorted((r for r in RECIPES if compared[r]), key=lambda r: -len(compared[r]))), None)
 
 
-def headline(receipts: Iterable[Receipt], *, recipe: str | None = None) -> dict[str, Any]:
+def headline(
+    receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt] = (), *, recipe: str | None = None
+) -> dict[str, Any]:
     """For "far" and "near" the numbers below, None where a receipt is missing; for "near" also a stream, in "streams".
+    Under "router" those of `routing_numbers`, and `routed_vs_oracle_pct`: 100 (L_routed − L_pinned) / L_pinned, the
+    mean over the far and the near runs shown here.
 
     recipe: which it is; `recipe` if given, else `preferred_recipe` of the kind's runs
     advantage_pct: of crma over frozen, 100 (L_frozen − L_crma) / L_frozen at the end, crma under its last backbone:
@@ -306,6 +311,7 @@ def headline(receipts: Iterable[Receipt], *, recipe: str | None = None) -> dict[
     """
     runs = group_runs(receipts)
     result: dict[str, Any] = {}
+    shown: list[Run] = []
     for kind in ("far", "near"):
         of_kind = [r for r in runs if r.kind == kind]
         chosen = recipe or preferred_recipe(of_kind)
@@ -316,7 +322,14 @@ def headline(receipts: Iterable[Receipt], *, recipe: str | None = None) -> dict[
             result[kind]["streams"] = {
                 s: {"recipe": chosen, **_numbers([r for r in of_kind if r.stream == s])} for s in streams
             }
+        shown += of_kind
+    result["router"] = {**routing_numbers(list(routing)), "routed_vs_oracle_pct": average(shown, _routed_excess)}
     return result
+
+
+def _routed_excess(run: Run) -> float | None:
+    routed, oracle = run.loss("crma", "routed"), run.loss("crma", "pinned")
+    return None if routed is None or oracle is None else drift_pct(oracle, routed)
 
 
 def _numbers(runs: Sequence[Run]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from crma.bench.headline import headline
 from crma.bench.receipt import Receipt
 from crma.bench.result_tables import result_tables
+from crma.bench.routing import RoutingReceipt
 from crma.errors import DataError
 from crma.stack import files
 
@@ -52,16 +53,16 @@ class _Slot:
 class _Source:
     """What the receipts say, computed when first asked for."""
 
-    def __init__(self, receipts: Iterable[Receipt]) -> None:
-        self.receipts = list(receipts)
+    def __init__(self, receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt]) -> None:
+        self.receipts, self.routing = list(receipts), list(routing)
 
     @cached_property
     def tables(self) -> Mapping[str, str]:
-        return result_tables(self.receipts)
+        return result_tables(self.receipts, self.routing)
 
     @cached_property
     def headline(self) -> Mapping[str, Any]:
-        return headline(self.receipts)
+        return headline(self.receipts, self.routing)
 
     def text(self, slot: _Slot) -> str:
         """What must stand in the slot.
@@ -101,7 +102,9 @@ class _Source:
         return value
 
 
-def check_document(path: Path, receipts: Iterable[Receipt]) -> tuple[Mismatch, ...]:
+def check_document(
+    path: Path, receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt] = ()
+) -> tuple[Mismatch, ...]:
     """Every marked table and number that differs from the receipts, is unknown or has no receipt; none when all agree.
 
     Raises:
@@ -109,7 +112,7 @@ def check_document(path: Path, receipts: Iterable[Receipt]) -> tuple[Mismatch, .
     """
     text = _read(path)
     slots, found = _slots(path, text)
-    source = _Source(receipts)
+    source = _Source(receipts, routing)
     for slot in slots:
         got = text[slot.start : slot.end]
         try:
@@ -122,7 +125,7 @@ def check_document(path: Path, receipts: Iterable[Receipt]) -> tuple[Mismatch, .
     return tuple(sorted(found, key=lambda m: m.line))
 
 
-def fill_document(path: Path, receipts: Iterable[Receipt]) -> int:
+def fill_document(path: Path, receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt] = ()) -> int:
     """Write what the receipts say into every marked place, all or nothing; returns how many places changed.
 
     Raises:
@@ -130,7 +133,7 @@ def fill_document(path: Path, receipts: Iterable[Receipt]) -> int:
     """
     text = _read(path)
     slots, faults = _slots(path, text)
-    source = _Source(receipts)
+    source = _Source(receipts, routing)
     changed = 0
     for slot in reversed(slots):  # from the end, so that earlier places keep their positions
         got = text[slot.start : slot.end]

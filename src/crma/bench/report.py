@@ -11,6 +11,8 @@ from crma.bench.figures import draw_figures, figure_plans
 from crma.bench.headline import Run, group_runs, headline
 from crma.bench.receipt import Receipt, read_receipts
 from crma.bench.result_tables import called, count, result_tables, streams_of
+from crma.bench.routing import RoutingReceipt, read_routing
+from crma.bench.routing_tables import TITLES
 from crma.bench.studies import whole
 from crma.errors import DataError
 from crma.stack import files
@@ -43,20 +45,23 @@ _STUDIES = (
 )
 
 
-def results_markdown(receipts: Iterable[Receipt], figures_folder: Path | str) -> str:
+def results_markdown(
+    receipts: Iterable[Receipt], figures_folder: Path | str, routing: Iterable[RoutingReceipt] = ()
+) -> str:
     """The text of RESULTS.md: headline, streams one by one, cost, the bound, what was not run. It holds no date.
 
     `figures_folder` is where `draw_figures` put these receipts' figures, as a link from the document.
     """
-    receipts = list(receipts)
-    tables = result_tables(receipts)
+    receipts, routing = list(receipts), list(routing)
+    tables = result_tables(receipts, routing)
     shown = whole(receipts)
     streams = streams_of(group_runs(shown))
     chosen = _headline_streams(headline(shown), streams)
     plans = figure_plans(shown)
     parts = [
         "# Results",
-        f"Made by `{COMMAND}` from {count(len(receipts), 'receipt')}; nothing here is typed by hand. {_WORDS}",
+        f"Made by `{COMMAND}` from {count(len(receipts) + len(routing), 'receipt')}; nothing here is typed by hand. "
+        + _WORDS,
         "## Headline",
         marked("headline", tables["headline"]),
     ]
@@ -82,6 +87,12 @@ def results_markdown(receipts: Iterable[Receipt], figures_folder: Path | str) ->
                 parts += [f"### {title}", marked(f"{key}/{name}", tables[f"{key}/{name}"])]
         folder = Path(figures_folder).as_posix()
         parts += [f"![{p.caption}]({folder}/{p.file})" for p in plans if f"{p.recipe}/{p.stream}" == key]
+    if any(name in tables for name in TITLES):
+        parts.append("## The router")
+        parts.append(_of_routers(routing))
+    for name, (title, said) in TITLES.items():
+        if name in tables:
+            parts += [f"### {title}", said, marked(name, tables[name])]
     parts += [
         "## Cost",
         f"Means over runs. {_machines(receipts)}",
@@ -105,7 +116,7 @@ def write_report(results: Path, out: Path) -> Path:
         DataError: there is no receipt of format 2 under `results`, or some cannot be compared.
         ConfigError: matplotlib is not installed.
     """
-    receipts = read_receipts(results)
+    receipts, routing = read_receipts(results), read_routing(results)
     if not receipts:
         raise DataError(
             "there is nothing to report",
@@ -116,10 +127,21 @@ def write_report(results: Path, out: Path) -> Path:
         )
     figures = results / "figures"
     draw_figures(whole(receipts), figures)
-    text = results_markdown(receipts, Path(os.path.relpath(figures, out.parent)))
+    text = results_markdown(receipts, Path(os.path.relpath(figures, out.parent)), routing)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes_atomic(out, text.encode("utf-8"))
     return out
+
+
+def _of_routers(receipts: Sequence[RoutingReceipt]) -> str:
+    made = receipts[0].router["features"]
+    sets = dict.fromkeys(r.name for r in receipts)
+    seeds = sorted({r.seed for r in receipts})
+    return (
+        "`crma bench router`: no training, one router a set of domains and split. It reads the mean hidden state of "
+        f"the prompt after {made['depth']:.0%} of the base's blocks, of at most {made['tokens']} tokens. "
+        f"Sets: {', '.join(sets)} (all sub-domains together); seeds {', '.join(map(str, seeds))}."
+    )
 
 
 def marked(name: str, table: str) -> str:

@@ -9,6 +9,8 @@ from crma.bench.figures import spectral_steps
 from crma.bench.headline import RECIPES, Run, average, group_runs, headline, interval
 from crma.bench.metrics import captured_share
 from crma.bench.receipt import KNOWS_NO_ORDER, Receipt, View
+from crma.bench.routing import RoutingReceipt
+from crma.bench.routing_tables import markdown_table, routing_tables
 from crma.bench.studies import growth, rates, rows_study, whole
 
 __all__ = ["called", "count", "result_tables", "streams_of"]
@@ -76,11 +78,12 @@ _PROTOCOL_RUNS = 3  # seeds, and orders (PROTOCOL rule 6)
 _NONE = "-"
 
 
-def result_tables(receipts: Iterable[Receipt]) -> dict[str, str]:
+def result_tables(receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt] = ()) -> dict[str, str]:
     """Every table these receipts are enough for, as Markdown, by name.
 
-    "headline", "captured", "growth", "rows", "rates", "cost", "bound", "missing"; and for each recipe and stream
-    "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers" and "answers".
+    "headline", "captured", "growth", "rows", "rates", "cost", "bound", "missing"; for each recipe and stream
+    "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers" and "answers"; and those
+    of `routing_tables`.
     """
     receipts = list(receipts)
     shown = whole(receipts)
@@ -106,7 +109,7 @@ def result_tables(receipts: Iterable[Receipt]) -> dict[str, str]:
             "answers": _answers_table(runs),
         }
         tables |= {f"{key}/{name}": table for name, table in made.items() if table is not None}
-    return tables
+    return tables | routing_tables(routing)
 
 
 def streams_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -475,7 +478,7 @@ def _made(runs: Sequence[Run], condition: str) -> list[Receipt]:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return "No receipt has it."
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+    return markdown_table(head, rows)
 
 
 def _advantage(runs: Sequence[Run], method: str, *, domain: str | None = None) -> str:

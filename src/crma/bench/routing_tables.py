@@ -119,9 +119,9 @@ def _share(correct: Sequence[Sequence[bool]]) -> str:
 def _strangers(receipts: Sequence[RoutingReceipt]) -> str | None:
     pairs: dict[str, list[tuple[Group, Group]]] = {}
     for receipt in receipts:
-        own = receipt.group("test")
-        for group in receipt.strangers if own is not None else ():
-            pairs.setdefault(group.name, []).append((own, group))
+        if (own := receipt.group("test")) is not None:
+            for group in receipt.strangers:
+                pairs.setdefault(group.name, []).append((own, group))
     rows = [
         [
             _STRANGERS.get(name, name),

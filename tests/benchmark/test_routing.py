@@ -1,0 +1,114 @@
+"""The router's benchmark on a toy base and made-up files: what it writes, what a kill costs, what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from crma.bench.routing import read_routing
+from crma.benchmark import routing
+from crma.benchmark.boundary import BOUNDARY
+from crma.benchmark.routing import RoutingSet, measure_routing
+from crma.benchmark.toy import toy_base
+from crma.errors import ConfigError
+
+WORDS = {"law": "court clause judge verdict appeal", "code": "loop array string integer return"}
+
+
+@pytest.fixture
+def data(tmp_path):
+    def write(name, rows):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    for domain, words in WORDS.items():
+        rows = [
+            {
+                "id": f"{domain}-{i}",
+                "prompt": f"Please tell me about the {a} and the {b} number {i}",
+                "completion": "Yes.",
+                "group": f"{domain}-{i // 2}",
+                "subdomain": domain,
+            }
+            for i in range(40)
+            for a, b in [(words.split()[i % 5], words.split()[(i * 3 + 1) % 5])]
+        ]
+        write(f"{domain}.jsonl", rows)
+    write("ood/clinc150_oos.jsonl", [{"prompt": f"sing {i}", "near_domains": ["law"] * (i % 2)} for i in range(6)])
+    write("ood/clinc150_intents.jsonl", [{"prompt": f"hum {i}", "subdomain": "home"} for i in range(3)])
+    write("benchmarks/truthfulqa/validation.jsonl", [{"question": "Why?", "category": "Law"}, {"question": "Who?"}])
+    for file, column in (
+        ("piqa/validation", "goal"),
+        ("winogrande/validation", "sentence"),
+        ("boolq/validation", "question"),
+        ("hellaswag/validation_1000", "ctx"),
+        ("gsm8k/test", "question"),
+    ):
+        write(f"benchmarks/{file}.jsonl", [{column: f"a {column} of {i}"} for i in range(2)])
+    write("cl_benchmark/MNLI/test.jsonl", [{"prompt": "so and so"}])
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def run(data, tmp_path, monkeypatch):
+    sources = {domain: (f"{domain}.jsonl", domain) for domain in WORDS}
+    made = {"far": RoutingSet(sources=sources, train=12, validation=8, test=10, seeds=(0,), grows=True, strangers=True)}
+    monkeypatch.setattr(routing, "SETS", made)
+    monkeypatch.setattr(routing, "_SPEED_DOMAINS", 40)
+
+    def call(**more):
+        return measure_routing(
+            data, tmp_path / "r", tmp_path / "w", **{"names": ("far",), "base": str(toy_base()), **more}
+        )
+
+    return call
+
+
+def test_a_receipt_tells_of_every_query(run, tmp_path):
+    (path,) = run()
+    (receipt,) = read_routing(tmp_path / "r")
+    assert path.name == "far-seed0.json"
+    assert receipt.rows == {d: {"train": 12, "validation": 8, "test": 10} for d in WORDS}
+    own = receipt.group("test")
+    assert own is not None
+    assert [r for (r,) in own.right] == ["law"] * 10 + ["code"] * 10
+    assert set(own.tfidf) == set(WORDS)
+    assert len(receipt.documents["law"]) == 10
+    assert max(receipt.documents["law"]) < 9  # two rows a document
+    assert all((m >= 0) == (r is not None) for m, r in zip(own.margin, own.routed, strict=True))
+    assert [s.domains for s in receipt.steps] == [1, 2]
+    clinc, truthful = receipt.group("clinc"), receipt.group("truthfulqa")
+    assert clinc is not None
+    assert truthful is not None
+    assert (len(clinc.routed), len(truthful.routed)) == (3, 1)  # none near a domain, none of its categories
+    boundary = receipt.group("boundary")
+    assert boundary is not None
+    assert boundary.kinds == tuple(c.kind for c in BOUNDARY)
+    assert all(x > 0 for x in receipt.speed.values())
+    assert all(count == len(set(range(count))) for _, count in receipt.guarantees.values())
+
+
+def test_what_is_there_is_not_made_again_and_features_are_computed_once(run, tmp_path, monkeypatch):
+    (path,) = run()
+    first = path.read_bytes()
+    assert run() == []
+    path.unlink()
+    speed = []
+    real = routing.prompt_features
+    monkeypatch.setattr(
+        routing, "prompt_features", lambda m, t, texts, **k: speed.append(len(texts)) or real(m, t, texts, **k)
+    )
+    run()
+    assert set(speed) == {1}  # only the clock asks, one text at a time
+
+    def groups(content: bytes):
+        return json.loads(content)["groups"]
+
+    assert groups(path.read_bytes()) == groups(first)
+
+
+def test_an_unknown_set_is_refused(run):
+    with pytest.raises(ConfigError, match="no such set"):
+        run(names=("nearby",))
