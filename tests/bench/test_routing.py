@@ -35,7 +35,7 @@ def group(name="test", kind="own", right=("law", "law", "code", "code"), routed=
         "tfidf": ("law",) * n if kind != "stranger" else (),
         **more,
     }
-    return Group(name=name, kind=kind, routed=tuple(routed), **told)
+    return Group.model_validate({"name": name, "kind": kind, "routed": tuple(routed), **told})
 
 
 def receipt(**changes):
