@@ -19,12 +19,15 @@ from crma.export import export_domains
 from crma.forgetting import Forgotten, forget_domain
 from crma.generate.engine import generate
 from crma.learning import Data, Learning, Learnt, Listener
+from crma.route.conversation import route_conversation
 from crma.served import ServedStack
 from crma.status import status_of
 from crma.train.config import LearnConfig
 from crma.types import Example, Matrix, Message, Reply, Route, Score, check_domain_name
 
 __all__ = ["ContinualModel", "Evaluation", "Forgotten"]
+
+_TURNS = 8  # of a conversation, the last so many of the user's are looked at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +79,13 @@ class ContinualModel(ServedStack):
             routes[i] = route
         return routes
 
+    def route_conversations(self, conversations: Sequence[Sequence[Message]]) -> list[Route]:
+        """Which domain the last turn of each conversation belongs to, in the light of the user's turns before it."""
+        turns = [[m.content for m in c if m.role == "user"][-_TURNS:] or [""] for c in conversations]
+        routes = iter(self.route([text for texts in turns for text in texts]))
+        lengths = [[len(self.tokenizer(t, add_special_tokens=False).input_ids) for t in texts] for texts in turns]
+        return [route_conversation([next(routes) for _ in of], of) for of in lengths]
+
     def ask(
         self,
         text: str | Sequence[Message],
@@ -101,7 +111,7 @@ class ContinualModel(ServedStack):
             chosen = None if domain == "base" else self.stack.manifest.domain(domain).name
             routes = [Route(domain=chosen, confidence=1.0, nearest=chosen) for _ in texts]
         else:
-            routes = self.route([Example(messages=c).prompt for c in conversations])
+            routes = self.route_conversations(conversations)
         replies: list[Reply | None] = [None] * len(texts)
         for name in dict.fromkeys(r.domain for r in routes):
             indices = [i for i, r in enumerate(routes) if r.domain == name]

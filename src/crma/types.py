@@ -86,8 +86,12 @@ class Route:
     runner_up: str | None = None
     abstained: bool = False
     # Of each domain that was asked, how much likelier the query is as its own than as an everyday prompt (log ratio).
-    # By it a domain accepts; which of those that accept is nearest is decided by all of them together.
+    # By it a domain accepts, from its threshold on; which of those that accept is nearest is decided by all together.
     scores: Mapping[str, float] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    # That it belongs to each domain that was asked; what is left to 1 is that it belongs to none.
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    carried: bool = False  # by the conversation: this turn alone would have gone elsewhere
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

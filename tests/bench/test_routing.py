@@ -124,7 +124,10 @@ def test_every_table_has_a_title_and_says_what_the_receipts_say():
         "queries_a_second": 9000.0,
         "queries_a_second_1000_domains": 3000.0,
     }
-    tables = routing_tables([receipt(speed=speed)])
+    said = {"names none": (1, 3, 4), "everyday, the first turn": (1, 1, 1)}
+    tables = routing_tables([receipt(speed=speed, conversations=said)])
+    assert "| names none | 4 | 25.0% | 75.0% |" in tables["router/conversations"]
+    assert "| all but the first turns | 4 | 25.0% | 75.0% |" in tables["router/conversations"]
     assert set(tables) == set(TITLES)
     assert (
         "| far, 2 domains | as they are | 4 | 50.00% [15.00, 85.00] | 50.00% [15.00, 85.00] |"

@@ -121,6 +121,8 @@ class RoutingReceipt(BaseModel):
     )
     groups: tuple[Group, ...]
     steps: tuple[Step, ...] = ()
+    # Turns of made-up conversations: kind -> (right by the last turn alone, right by the conversation, turns)
+    conversations: Mapping[str, tuple[int, int, int]] = Field(default_factory=dict)
     speed: Mapping[str, float] = Field(default_factory=dict)
 
     def group(self, name: str) -> Group | None:

@@ -47,6 +47,11 @@ TITLES = {
         "Written for this test (`crma.benchmark.boundary`), each with the answers that are right. A TF-IDF router "
         "cannot abstain. All seeds.",
     ),
+    "router/conversations": (
+        "Conversations",
+        "Six turns each, made of test rows, CLINC150's strangers and follow-ups that name no subject; right is the "
+        "subject of the turn, for a follow-up the one before. All seeds.",
+    ),
     "router/speed": (
         "Speed",
         "On the machine of the receipt, one query at a time; medians. The feature is what the frozen base computes of "
@@ -78,6 +83,7 @@ def routing_tables(receipts: Iterable[RoutingReceipt]) -> dict[str, str]:
         "router/abstentions": _abstentions(sets),
         "router/growth": _growth(sets),
         "router/boundary": _boundary(sets.get("far", [])),
+        "router/conversations": _conversations(sets.get("far", [])),
         "router/speed": _speed(sets.get("far", [])),
     }
     return {name: table for name, table in made.items() if table is not None}
@@ -202,6 +208,21 @@ def _boundary(receipts: Sequence[RoutingReceipt]) -> str | None:
             [kind, str(len(of[0][1])), f"{ours} of {n} ({ours / n:.0%})", f"{theirs} of {n} ({theirs / n:.0%})"]
         )
     return markdown_table(["kind", "cases", "router right", "TF-IDF right"], rows)
+
+
+def _conversations(receipts: Sequence[RoutingReceipt]) -> str | None:
+    counts: dict[str, np.ndarray] = {}
+    for receipt in receipts:
+        for kind, told in receipt.conversations.items():
+            counts[kind] = counts.get(kind, np.zeros(3, int)) + told
+    if not counts:
+        return None
+    later = [told for kind, told in counts.items() if not kind.endswith("the first turn")]
+    rows = [
+        [kind, f"{n:,}", f"{alone / n:.1%}", f"{together / n:.1%}"]
+        for kind, (alone, together, n) in [*sorted(counts.items()), ("all but the first turns", sum(later))]
+    ]
+    return markdown_table(["turn", "how many", "right by itself", "right by the conversation"], rows)
 
 
 def _speed(receipts: Sequence[RoutingReceipt]) -> str | None:

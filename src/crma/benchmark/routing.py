@@ -11,7 +11,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from crma.bench.receipt import write_receipt
 from crma.bench.routing import Group, RoutingReceipt, Step
 from crma.benchmark.boundary import BOUNDARY
+from crma.benchmark.conversations import make_conversations
 from crma.benchmark.rivals import require_scikit_learn, tfidf_choices
 from crma.benchmark.streams import STREAMS
 from crma.benchmark.wording import fixed_wording, without
@@ -30,12 +31,14 @@ from crma.model.base import Base, load_base
 from crma.model.features import prompt_features
 from crma.route.background import BACKGROUND_PROMPTS
 from crma.route.centroid import FeatureKind, Router
+from crma.route.conversation import route_conversation
 from crma.types import Example, Route, Split
 
 __all__ = ["SETS", "measure_routing"]
 
 SEEDS = (0, 42, 1234)
 _STRANGERS = 300  # queries of a kind, drawn once
+_CONVERSATIONS = 300
 _BATCH = 256  # texts between two savings of what is known
 _SPEED_DOMAINS = 1000  # made up, for the time a query takes
 
@@ -196,14 +199,13 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
         kind: str, group: str, texts: Sequence[str], right: Sequence[tuple[str | None, ...]], **more: Any
     ) -> Group:
         routes = _routes(router, texts, features)
-        thresholds = {d: s.calibration.threshold for d, s in router.statistics.items()}
         return Group(
             name=group,
             kind=kind,  # pyright: ignore[reportArgumentType]
             right=tuple(right),
             routed=tuple(r.domain for r in routes),
             nearest=tuple(r.nearest or "" for r in routes),
-            margin=tuple(round(max(s - thresholds[d] for d, s in r.scores.items()), 3) for r in routes),
+            margin=tuple(round(max(s - r.thresholds[d] for d, s in r.scores.items()), 3) for r in routes),
             confidence=tuple(round(r.confidence, 5) for r in routes),
             tfidf=tuple(tfidf_choices(train, texts)) if kind != "stranger" else (),
             **more,
@@ -244,6 +246,7 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
         documents={d: _numbered(_documents(of.split.test)) for d, of in rows.items()},
         groups=tuple(groups),
         steps=tuple(steps),
+        conversations=_conversations(router, rows, features, data, seed) if wanted.strangers else {},
         speed=_speed(router, [e.prompt for *_, e in own], features) if wanted.strangers and seed == SEEDS[0] else {},
     )
 
@@ -280,7 +283,7 @@ def _routes(router: Router, texts: Sequence[str], features: _Features) -> list[R
     """As `ContinualModel.route`: what has no text in it goes to the base unasked."""
     found = router.route(features.of(texts))
     return [
-        r if text.strip() else Route(domain=None, confidence=0.0, nearest=r.nearest, abstained=True, scores=r.scores)
+        r if text.strip() else replace(r, domain=None, confidence=0.0, abstained=True)
         for r, text in zip(found, texts, strict=True)
     ]
 
@@ -291,6 +294,24 @@ def _step(router: Router, rows: Mapping[str, _Rows], features: _Features) -> Ste
         routes = router.route(features.of([e.prompt for e in of.split.test]))
         right[domain] = (sum(r.domain == domain for r in routes), len(routes))
     return Step(domains=len(rows), right=right)
+
+
+def _conversations(
+    router: Router, rows: Mapping[str, _Rows], features: _Features, data: Path, seed: int
+) -> dict[str, tuple[int, int, int]]:
+    everyday = next(texts for kind, texts in _strangers(data) if kind == "clinc")
+    prompts = {d: [e.prompt for e in of.split.test] for d, of in rows.items()}
+    counts: dict[str, list[int]] = {}
+    for turns in make_conversations(prompts, everyday, count=_CONVERSATIONS, seed=seed):
+        texts = [turn.text for turn in turns]
+        routes = _routes(router, texts, features)
+        lengths = [len(features.base.tokenizer(t, add_special_tokens=False).input_ids) for t in texts]
+        for i, turn in enumerate(turns):
+            entry = counts.setdefault(turn.kind, [0, 0, 0])
+            entry[0] += routes[i].domain == turn.right
+            entry[1] += route_conversation(routes[: i + 1], lengths[: i + 1]).domain == turn.right
+            entry[2] += 1
+    return {kind: (alone, together, n) for kind, (alone, together, n) in sorted(counts.items())}
 
 
 def _in_haste(prompt: str) -> str:

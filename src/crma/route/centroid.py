@@ -312,14 +312,17 @@ class Router:
         nearest = order[0]
         known = calibrations[nearest].slope * (scores_T[nearest] - calibrations[nearest].middle)
         posterior = np.exp((nearness_T[order] - nearness_T[order].max()) / _TEMPERATURE)
+        # That it is no stranger, times that it is this domain rather than another.
+        probabilities = posterior / posterior.sum() / (1.0 + np.exp(-max(known, -700.0)))
         return Route(
             domain=names[nearest] if nearest in accepted else None,
-            # That it is no stranger, times that it is this domain rather than another.
-            confidence=float(posterior[0] / posterior.sum() / (1.0 + np.exp(-max(known, -700.0)))),
+            confidence=float(probabilities[0]),
             nearest=names[nearest],
             runner_up=names[order[1]] if len(order) > 1 else None,
             abstained=nearest not in accepted,
             scores={names[t]: float(scores_T[t]) for t in asked},
+            thresholds={names[t]: calibrations[t].threshold for t in asked},
+            probabilities={names[t]: float(p) for t, p in zip(order, probabilities, strict=True)},
         )
 
     def to_arrays(self) -> dict[str, np.ndarray]:
