@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from crma.cli import app
+from crma.cli import _show_route, app
+from crma.types import Route
 
 
 def crma(*words: object) -> tuple[int, str]:
@@ -71,12 +73,46 @@ def test_ask_answers_and_shows_the_route(stack: Path):
     assert found["route"]["domain"] == "law"
     code, text = crma("ask", stack, "What is term 3?", "--show-route", "--max-new-tokens", 4)
     assert code == 0
-    assert "confidence" in text
+    assert "accepts from" in text
+    assert "→ " in text
+    assert (
+        "chosen by the caller" in crma("ask", stack, "?", "--domain", "base", "--show-route", "--max-new-tokens", 2)[1]
+    )
     with_, without = (
         as_json("ask", stack, "?", "--domain", "law", flag, "--max-new-tokens", 4)
         for flag in ("--backbone", "--no-backbone")
     )
     assert set(with_) == set(without) == {"text", "route"}
+
+
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [
+        (
+            Route(domain="law", confidence=0.9, nearest="law"),
+            "it accepts this (score 5.0, from 2.0 on), and no other does",
+        ),
+        (Route(domain="art", confidence=0.9, nearest="art"), "and it is the nearest of 2 that do; confidence 0.90"),
+        (
+            Route(domain=None, confidence=0.1, nearest="tax", abstained=True),
+            "no domain takes it; tax is nearest, accepts from 9.0",
+        ),
+        (Route(domain="law", confidence=0.6, nearest="law", carried=True), "so the conversation goes"),
+    ],
+)
+def test_a_route_is_explained(route: Route, said: str, capsys: pytest.CaptureFixture[str]):
+    thresholds = {"law": 2.0, "art": -1.0 if route.nearest == "art" else 6.0, "tax": 9.0}
+    _show_route(
+        replace(
+            route,
+            scores=dict.fromkeys(thresholds, 5.0),
+            thresholds=thresholds,
+            probabilities=dict.fromkeys(thresholds, 0.3),
+        )
+    )
+    text = " ".join(capsys.readouterr().out.split())
+    assert said in text
+    assert "9.0" in text
 
 
 def test_chat_ends_with_an_empty_line(stack: Path):

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from crma import BackboneConfig, ContinualModel, LearnConfig
 from crma.data.worlds import make_world
+from crma.errors import StackError
 from crma.learning import Learning
 from crma.model.architecture import Where
 from crma.stack.layout import Fit
@@ -176,8 +178,7 @@ def test_settings_of_before_following_are_still_read():
         assert LearnConfig(**{**old, "absorb": absorb, "absorb_always": always}).follow == follow
 
 
-# Rounding is less than this.
-ALONE: dict[str, Any] = {"tolerance": 1e-3, "widen": True}
+ALONE: dict[str, Any] = {"tolerance": 0.0, "budget": 0.0, "widen": True}
 
 
 @pytest.mark.parametrize("where", ["lora-targets", "residual-writes"])
@@ -231,8 +232,12 @@ def test_who_stands_alone_is_left_alone_or_comes_back(tmp_path: Path, toy_base: 
     head = model.stack.manifest.head
     with model.serving("medicine", snapshot=head):  # whatever the backbone is, it is not asked
         floating = model.score_rows(model.kept("medicine", "test")).losses
-    with model.serving("medicine"):
+    assert model.backbone is not None
+    with model.serving("medicine"), torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.add_(0.3)
         assert model.score_rows(model.kept("medicine", "test")).losses == floating
+    model.snapshot_in = "unsaved"
     with model.serving("medicine", snapshot=alone.snapshot_learnt):
         learnt = model.score_rows(model.kept("medicine", "test")).loss
     assert learnt == pytest.approx(alone.loss_after, rel=1e-6)
@@ -260,9 +265,76 @@ def test_a_domain_does_not_stand_alone_where_it_may_not(tmp_path: Path, toy_base
     assert not model.stack.manifest.domain("medicine").standalone
 
 
+def test_what_stands_alone_part_of_the_way_is_served_as_verified_and_forgetting_says_what_it_carries(
+    tmp_path: Path, toy_base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Beside the backbone nothing helps; alone, half of the way does."""
+    measured = Learning._held
+
+    def held(self: Learning, rows, **told: str) -> Held:
+        found = measured(self, rows, **told)
+        if self.domain == "law" and not told and self.served.adapters.active == "medicine":
+            alone = self.served.adapters.configs["medicine"].rank > CONFIG.rank
+            return Held(losses=tuple(x + (-1.0 if alone else 1.0) for x in found.losses), tokens=found.tokens)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learning, "_held", held)
+        model = two_domains(tmp_path / "stack", toy_base, **{**ALONE, "follow": (0.0, 0.5)})
+    fits = model.stack.read_ledger()[-1]["verdict"]["fits"]
+    assert fits == {"medicine": {"follow": 0.5, "rank": 7, "standalone": True}}
+    assert model.stack.read_ledger()[-1]["alone"] == ["medicine"]
+    record = model.stack.manifest.domain("medicine")
+    assert (record.standalone, record.followed) == (True, model.stack.manifest.head)
+    opened = ContinualModel.from_pretrained(tmp_path / "stack")
+    for snapshot in (None, opened.stack.manifest.head):
+        with opened.serving("medicine", snapshot=snapshot):
+            assert opened.score_rows(opened.kept("medicine", "test")).loss == pytest.approx(record.loss_now, rel=1e-6)
+    assert record.loss_now != pytest.approx(record.loss_after, rel=1e-5)
+    assert opened.export(tmp_path / "out", ["medicine"])["domains"]["medicine"]["max_logit_difference"] <= 1e-4
+    with pytest.raises(StackError), opened.serving("medicine", snapshot="v0099"):
+        pass
+    forgotten = opened.forget("law", rewind=True)
+    assert forgotten.carried_by == ("medicine",)
+    record = opened.stack.manifest.domain("medicine")
+    assert (record.standalone, record.loss_floating) == (True, record.loss_now)
+    assert opened.evaluate().floating.rows[-1] == pytest.approx((record.loss_now,), rel=1e-6)
+
+
+def test_a_new_lora_does_not_begin_as_one_that_holds_a_backbone_already(tmp_path: Path, toy_base: Path):
+    """Beside the backbone it would be added twice; it begins as that one was learnt."""
+    model = two_domains(tmp_path / "stack", toy_base, **ALONE)
+    assert model.stack.manifest.domain("medicine").standalone
+    notes: list[str] = []
+    model.learn(
+        "finance",
+        make_world("medicine", entities=2).split,
+        CONFIG.model_copy(update={"warm_start": True, "rank": 7, "alpha": 14.0}),
+        on_event=lambda kind, value: notes.append(value["text"]) if kind == "note" else None,
+    )
+    assert not [n for n in notes if "the LoRA begins as" in n]  # none is of this rank as it was learnt
+
+
+def test_what_its_rows_lose_is_measured_again_where_a_stack_does_not_say(tmp_path: Path, toy_base: Path):
+    """Stacks of before `validation_rows`: the same decisions, and the backbone is put back."""
+    ledgers = []
+    for name in ("with", "without"):
+        model = ContinualModel.create(tmp_path / name, base=str(toy_base), backbone=BackboneConfig(directions=3))
+        model.learn("medicine", make_world("medicine", entities=2).split, CONFIG)
+        if name == "without":
+            record = model.stack.manifest.domain("medicine")
+            assert record.validation_rows
+            with model.stack.transaction() as tx:
+                tx.update(domains=(record.model_copy(update={"validation_rows": ()}),))
+        model.learn("law", make_world("law", entities=2).split, CONFIG.model_copy(update={"follow": (0.0, 0.5, 1.0)}))
+        ledgers.append(model.stack.read_ledger()[-1])
+    assert ledgers[0]["verdict"] == ledgers[1]["verdict"]
+    assert ledgers[0]["test_loss_pinned"] == ledgers[1]["test_loss_pinned"]
+
+
 @pytest.mark.parametrize("follow", [0.0, 0.5])
 def test_one_that_stays_behind_is_found_floating_as_it_was_measured(tmp_path: Path, toy_base: Path, follow: float):
-    """At the better of both ranks, by the settings of the domain that moved the backbone, also when that one is
+    """By the settings of the domain that moved the backbone, also when that one is
     gone."""
     behind: dict[str, Any] = {"reference": 1e-3, "tolerance": 0.0, "budget": 1e9, "follow": (follow,)}
     model = two_domains(tmp_path / "stack", toy_base, **behind)

@@ -482,6 +482,11 @@ def forget(
             f"To build on the snapshot before it ({found.snapshot_before or 'the untrained backbone'}) from now on: "
             "learn the later domains anew after `crma forget --rewind`."
         )
+    if found.carried_by:
+        out.print(
+            f"The LoRAs of {', '.join(found.carried_by)} have gone towards these snapshots, and hold a part of what "
+            "they learnt. To be rid of that too, forget and learn them anew."
+        )
 
 
 @app.command()
@@ -530,12 +535,28 @@ def export(
 
 
 def _show_route(route: Any) -> None:
-    where, nearest = route.domain or "the untouched base", route.nearest or "none"
-    out.print(
-        f"→ {where} (nearest {nearest}, confidence {route.confidence:.2f}, runner-up {route.runner_up or 'none'})"
-    )
-    for name, score in sorted(route.scores.items(), key=lambda kv: -kv[1]):
-        out.print(f"   {name}: {score:.2f}")
+    out.print(f"→ {route.domain or 'the untouched base'}: {_why(route)}", markup=False, highlight=False)
+    if not route.scores:
+        return
+    table = Table("domain", "score", "accepts from", "probability", title="score: log-odds against everyday prompts")
+    for name in sorted(route.scores, key=lambda n: -route.probabilities[n]):
+        score, bar = route.scores[name], route.thresholds[name]
+        accepts = f"{bar:.1f}{' (accepts)' if score >= bar else ''}"
+        table.add_row(name, f"{score:.1f}", accepts, f"{route.probabilities[name]:.2f}")
+    out.print(table)
+
+
+def _why(route: Any) -> str:
+    if not route.scores:
+        return "chosen by the caller" if route.confidence == 1.0 else "there was no domain to ask, or nothing to read"
+    if route.carried:
+        return "so the conversation goes; this turn alone would have gone elsewhere"
+    score, bar = route.scores[route.nearest], route.thresholds[route.nearest]
+    if route.abstained:
+        return f"no domain takes it; {route.nearest} is nearest, accepts from {bar:.1f} on, and this scores {score:.1f}"
+    more = sum(s >= route.thresholds[d] for d, s in route.scores.items()) - 1
+    nearest = f", and it is the nearest of {more + 1} that do" if more else ", and no other does"
+    return f"it accepts this (score {score:.1f}, from {bar:.1f} on){nearest}; confidence {route.confidence:.2f}"
 
 
 def _number(value: float | None) -> str:

@@ -15,6 +15,7 @@ __all__ = ["Forgotten", "forget_domain", "read_router", "write_router"]
 class Forgotten:
     domain: str
     trained_after: tuple[str, ...]  # its own snapshot and later ones, which still carry what they learnt from it
+    carried_by: tuple[str, ...]  # domains whose LoRAs went towards one of these since, and carry a part of it
     snapshot_before: str | None
     rewound: bool
 
@@ -29,6 +30,7 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
         after = tuple(order[order.index(own.id) :]) if own else ()
         before = own.parent if own and own.parent in order else None
         rest = tuple(d for d in manifest.domains if d.name != domain)
+        carried = tuple(d.name for d in rest if d.followed in after)
         changes: dict[str, Any] = {"domains": rest}
         for adapter in {record.adapter, record.adapter_learnt or record.adapter}:
             tx.remove(adapter)
@@ -60,8 +62,16 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
                 for d in rest
             )
         tx.update(**changes)
-        tx.log({"kind": "forget", "domain": domain, "rewound": rewind, "trained_after": list(after)})
-    return Forgotten(domain=domain, trained_after=after, snapshot_before=before, rewound=rewind)
+        tx.log(
+            {
+                "kind": "forget",
+                "domain": domain,
+                "rewound": rewind,
+                "trained_after": list(after),
+                "carried_by": list(carried),
+            }
+        )
+    return Forgotten(domain=domain, trained_after=after, carried_by=carried, snapshot_before=before, rewound=rewind)
 
 
 def read_router(stack: Stack) -> Router | None:

@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -31,6 +31,7 @@ from crma.forgetting import write_router
 from crma.model.adapters import AdapterConfig, Weights, peft_config, rank_of, to_file
 from crma.model.backbone import State, distance
 from crma.model.fold import Factors, absorb
+from crma.overlap import Overlap, overlaps_of
 from crma.route.centroid import Router
 from crma.served import UNSAVED, ServedStack
 from crma.session import Session
@@ -66,6 +67,7 @@ class Learnt:
     rows: Mapping[str, int]
     seconds: float
     losses: Mapping[str, float | None]  # every domain's test loss, each with what it is served with now
+    overlaps: tuple[Overlap, ...] = ()  # with earlier domains, where there are any to speak of
 
 
 class Learning:
@@ -113,7 +115,11 @@ class Learning:
             session.remember(loss_base=loss_base)
 
         # Before any training: what it may raise must not cost a trained domain. It needs the base and the prompts only.
-        router = self.served.router_with(self.domain, split)
+        router, held_out = self.served.router_with(self.domain, split)
+        overlaps = overlaps_of(self.served, self.domain, router, held_out)
+        for overlap in overlaps:
+            self.on_event("overlap", asdict(overlap))
+            self.on_event("note", {"text": str(overlap)})
         seed = derived_seed(self.config.seed, self.domain)
         self.served.adapters.remove(self.domain)
         self.served.adapters.add(self.domain, self.config.adapter, seed=seed)
@@ -144,7 +150,7 @@ class Learning:
                 self._absorb_refused(reached)
         if proposing < len(plan):
             self._phase("commit", train_rows, plan, range(proposing, len(plan)), session, anew=refused)
-        return self._publish(split, counts, rendered, session, verdict, new, router)
+        return replace(self._publish(split, counts, rendered, session, verdict, new, router), overlaps=tuple(overlaps))
 
     def _warm_start(self, rows: Sequence[Rendered], session: Session) -> None:
         """Begin as the earlier domain's LoRA under which the new rows lose least; those of another rank or scaling are
@@ -152,12 +158,11 @@ class Learning:
 
         A copy: the earlier domain keeps its own. Chosen on training rows, since validation rows judge what comes of it.
         """
-        head = self.served.stack.manifest.head
         nearest = session.get("warm_from")
         if nearest is None:
             losses = {}
             for record in self.served.stack.manifest.domains:
-                with self.served.serving(record.name, snapshot=head):
+                with self._beside_head(record):
                     there, wanted = self.served.adapters.configs[record.name], self.config.adapter
                     if (there.rank, there.alpha) == (wanted.rank, wanted.alpha):
                         losses[record.name] = self._loss(rows[:_WARM_ROWS])
@@ -166,9 +171,22 @@ class Learning:
             nearest = min(losses, key=lambda name: losses[name])
             session.remember(warm_from=nearest)
             self.on_event("note", {"text": f"the LoRA begins as that of {nearest}"})
-        with self.served.serving(nearest, snapshot=head):
+        with self._beside_head(self.served.stack.manifest.domain(nearest)):
             weights = self.served.adapters.weights(nearest)
         self.served.adapters.load(self.domain, self.config.adapter, weights)
+
+    @contextmanager
+    def _beside_head(self, record: DomainRecord) -> Iterator[None]:
+        """The model with an earlier domain's LoRA and the head; one that stands alone holds a backbone already, so it
+        is taken as it was learnt."""
+        head = self.served.stack.manifest.head
+        if not record.standalone:
+            with self.served.serving(record.name, snapshot=head):
+                yield
+            return
+        self.served.load_snapshot(head)
+        self.served.place(record.name, self.served.learnt(record.name))
+        yield
 
     def _session(self, fingerprint: Mapping[str, Any]) -> Session:
         """Opened by the main process, which may clear it, before the others read it and before anyone goes on."""
@@ -373,22 +391,22 @@ class Learning:
         """
         rows = self.served.kept(earlier, "validation")
         before = self._as_served(earlier, rows)
-        record = self.served.stack.manifest.domain(earlier)
+        may_stand_alone = self._may_stand_alone(earlier)
 
         def under(standalone: bool, follow: float) -> Held:
-            if standalone and record.standalone and follow == 0.0:  # the backbone may move as it likes
+            if standalone and follow == 0.0:  # exact, but for the rounding of a sum in the base's precision
                 return before
             self.served.place(earlier, self.served.absorbed(earlier, self._fit_of(earlier, follow, standalone), now))
             with self.served.without_backbone() if standalone else nullcontext():
                 return self._held(rows)
 
-        for standalone in (False, True)[: 1 + self._may_stand_alone]:
+        for standalone in (False, True)[: 1 + may_stand_alone]:
             shares = [share for share in self.config.follow if share < 1.0 or not standalone]
             found = furthest_follow(shares, before, partial(under, standalone))
             if found is not None:
                 return self._fit_of(earlier, found[0], standalone), found[1]
-        least, alone = min(self.config.follow), self._may_stand_alone
-        return self._fit_of(earlier, least, alone), under(alone, least)
+        least = min(self.config.follow)
+        return self._fit_of(earlier, least, may_stand_alone), under(may_stand_alone, least)
 
     def _fit_of(self, earlier: str, follow: float, standalone: bool) -> Fit:
         return Fit(follow=follow, rank=self.served.rank(earlier, standalone=standalone), standalone=standalone)
@@ -492,7 +510,7 @@ class Learning:
                     config=self.config.model_dump(),
                     rows_kept=kept,
                     validation_loss=validation,
-                    validation_rows=held.losses if held is not None else (),
+                    validation_rows=held.losses if held is not None and kept is not None else (),
                     loss_base=loss_base,
                     loss_after=loss_after,
                     loss_now=loss_after,
@@ -519,6 +537,7 @@ class Learning:
                         "test_loss_pinned": losses,
                         "test_loss_floating": floating,
                         "pins": {r.name: r.snapshot_pinned for r in (*records, record)},
+                        "alone": [r.name for r in records if r.standalone],
                     }
                 )
             self.served.stack.clear_work(self.domain)
@@ -548,16 +567,16 @@ class Learning:
         chosen = {d: Fit(**fit) for d, fit in session.get("verdict")["fits"].items()}
         names = [d.name for d in self.served.stack.manifest.domains if d.rows_kept]
         # Without validation rows it was not asked, and stays as near as it can.
-        least, alone = min(self.config.follow), self._may_stand_alone
-        return {n: chosen.get(n) or self._fit_of(n, least, alone) for n in names}
+        least = min(self.config.follow)
+        return {n: chosen.get(n) or self._fit_of(n, least, self._may_stand_alone(n)) for n in names}
 
     def _no_worse(self, loss: float, reference: float) -> bool:
         return loss <= reference * (1.0 + self.config.tolerance)
 
-    @property
-    def _may_stand_alone(self) -> bool:
-        # Who can only go all the way is not fitted at all.
-        return self.config.widen and min(self.config.follow) < 1.0
+    def _may_stand_alone(self, earlier: str) -> bool:
+        # Who can only go all the way is not fitted at all; who stands alone already need not come back.
+        already = self.served.stack.manifest.domain(earlier).standalone
+        return (self.config.widen or already) and min(self.config.follow) < 1.0
 
     def _peft_config(self, shape: AdapterConfig) -> dict[str, Any]:
         return peft_config(
@@ -609,6 +628,8 @@ class Learning:
         if loss is not None and reference is not None and self._no_worse(loss, reference):
             changes |= {"floating": None, "standalone": fit.standalone}
             changes["snapshot_pinned"] = None if fit.standalone else snapshot
+            if fit.follow > 0.0:  # all the way is its own LoRA again
+                changes["followed"] = snapshot if fit.follow < 1.0 else None
             changes |= {"validation_loss": loss, "validation_rows": tuple(held.get(record.name, ()))}
             changes["loss_now"] = changes.get("loss_floating", record.loss_now)
         return record.model_copy(update=changes)

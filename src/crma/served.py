@@ -57,6 +57,7 @@ class ServedStack:
         self.adapters = Adapters(base.model)
         # Whose numbers the backbone holds: a snapshot, None for those it began with, or numbers of no snapshot.
         self.snapshot_in: str | None = None
+        self._content_in: str | None = None  # SHA-256 of its file: an id comes back after a domain was forgotten
         self._rows: dict[tuple[str, str], tuple[Rendered, ...]] = {}
         self._placed: dict[str, str | None] = {}  # SHA-256 of the file that a domain's LoRA in the model was read from
         self._router: tuple[str, Router | None] | None = None  # SHA-256 of its file: what it prepares is worth keeping
@@ -130,7 +131,11 @@ class ServedStack:
         """The model as `domain` is answered: its LoRA and the snapshot it is pinned to.
 
         `snapshot`: another one; the LoRA is then fitted to it, to the head as it was measured when that was made, to
-        any other going as little of the way from the one it is pinned to as `follow` allows.
+        any other going as little of the way from the one it is pinned to as `follow` allows. One that stands alone is
+        served without a backbone, under any but that of its own day.
+
+        Raises:
+            UnknownDomainError, StackError: there is no such domain, or snapshot.
         """
         if domain is None:
             with self.untouched():
@@ -138,17 +143,19 @@ class ServedStack:
             return
         record = self.stack.manifest.domain(domain)
         chosen = snapshot or record.snapshot_pinned
-        standalone = record.standalone and chosen != record.snapshot_learnt
+        maker = self.stack.manifest.snapshot(chosen).domain if chosen else domain
+        at_head = chosen is not None and chosen == self.stack.manifest.head
+        fit = record.floating if at_head and chosen != record.snapshot_pinned else None
+        # One that stands alone is the same whatever the backbone is, but where its own day is asked for.
+        standalone = record.standalone and fit is None and (at_head or chosen != record.snapshot_learnt)
         if not standalone:
             self.load_snapshot(chosen)
         if chosen == record.snapshot_pinned or standalone:
             self.activate(domain)
-        elif chosen == record.snapshot_learnt:
-            self.place(domain, self._stored(record.adapter_learnt or record.adapter))
+        elif chosen == record.snapshot_learnt and fit is None:
+            self.place(domain, self.learnt(domain))
         else:
-            maker = self.stack.manifest.snapshot(chosen).domain if chosen else domain
             by = next((d for d in self.stack.manifest.domains if d.name == maker), record)  # it may be forgotten
-            fit = record.floating if chosen == self.stack.manifest.head else None
             fit = fit or Fit(follow=min(LearnConfig(**by.config).follow), rank=self.rank(domain))
             self.place(domain, self.absorbed(domain, fit))
             standalone = fit.standalone
@@ -190,9 +197,19 @@ class ServedStack:
         self.adapters.activate(domain)
 
     def rank(self, domain: str, *, standalone: bool = False) -> int:
-        """Of a committed domain's LoRA beside a backbone, which it was learnt with; or of one that stands alone."""
-        learnt = LearnConfig(**self.stack.manifest.domain(domain).config).rank
-        return folded_rank(self.backbone, learnt) if standalone else learnt
+        """Of a committed domain's LoRA beside a backbone, which it was learnt with; or of one that stands alone and can
+        hold all that it is served with."""
+        record = self.stack.manifest.domain(domain)
+        learnt = LearnConfig(**record.config).rank
+        if not standalone:
+            return learnt
+        served = record.rank or learnt
+        return served if record.standalone else folded_rank(self.backbone, served)
+
+    def learnt(self, domain: str) -> Weights:
+        """A committed domain's LoRA as it was learnt, under `snapshot_learnt`."""
+        record = self.stack.manifest.domain(domain)
+        return self._stored(record.adapter_learnt or record.adapter)
 
     def absorbed(self, domain: str, fit: Fit, now: Factors | None = None) -> Weights:
         """A committed domain's LoRA fitted to the backbone as it stands `now` (`crma.model.fold`), `fit.follow` of the
@@ -201,7 +218,7 @@ class ServedStack:
         From what it is served with: where an earlier move helped it, that help is kept.
         """
         record = self.stack.manifest.domain(domain)
-        learnt = self._stored(record.adapter_learnt or record.adapter)
+        learnt = self.learnt(domain)
         if self.backbone is None or fit.follow == 1.0:
             return learnt
         served = self._stored(record.adapter) if record.adapter_learnt else learnt
@@ -247,9 +264,10 @@ class ServedStack:
             return None
         state = self.snapshot_state(snapshot) if snapshot else self.initial
         assert state is not None
-        if self.snapshot_in != snapshot:
+        content = self.stack.manifest.files[self._snapshot_file(snapshot)].sha256 if snapshot else None
+        if (self.snapshot_in, self._content_in) != (snapshot, content):
             self.backbone.load(state)
-            self.snapshot_in = snapshot
+            self.snapshot_in, self._content_in = snapshot, content
         return state
 
     def snapshot_state(self, snapshot: str) -> State:
@@ -314,13 +332,14 @@ class ServedStack:
             self._router = (content, read_router(self.stack))
         return self._router[1]
 
-    def router_with(self, domain: str, split: Split) -> Router:
+    def router_with(self, domain: str, split: Split) -> tuple[Router, np.ndarray | None]:
+        """The stack's router and `domain`, and the features of its validation prompts, if it has any."""
         router = self.router() or Router.empty(self.features(BACKGROUND_PROMPTS))
         own = self.features([e.prompt for e in split.train])
         held_out = self.features([e.prompt for e in split.validation]) if split.validation else None
         # A row without a group stands alone.
         documents = [e.group or f"row {i}" for i, e in enumerate(split.validation or split.train)]
-        return router.with_domain(domain, own, held_out, documents=documents)
+        return router.with_domain(domain, own, held_out, documents=documents), held_out
 
     # --- processes ---------------------------------------------------------------------------------------------
 

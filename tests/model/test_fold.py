@@ -105,6 +105,25 @@ def test_a_lora_that_was_fitted_follows_towards_the_one_that_was_learnt(follow, 
 
 
 @settings(deadline=None, max_examples=20)
+@given(follow=st.floats(0, 1), seed=st.integers(0, 999))
+def test_one_that_stands_alone_is_between_both_and_needs_no_backbone(follow, seed):
+    """W + gone + served at 0, W + come + learnt at 1; exact where it has the ranks of both ends."""
+    served, learnt, gone, come = roomy(2, 20, seed), lora(4, seed + 3), moved(3, seed + 1), moved(3, seed + 2)
+    got = dense(absorb(served, 2.0, gone, come, follow=follow, learnt=learnt, rank=20, standalone=True), 2.0)
+    ends = dense(served, 2.0) + product(gone), dense(learnt, 2.0) + product(come)
+    assert np.allclose(got, (1 - follow) * ends[0] + follow * ends[1], atol=1e-4)
+    # One that already stands alone has no backbone to take off, and stays as it is, to the bit.
+    again = absorb(served, 2.0, {}, come, follow=0.0, learnt=learnt, standalone=True)
+    assert all(np.array_equal(x, y) for t in served for x, y in zip(again[t], served[t], strict=True))
+
+
+def test_staying_alone_is_exact_at_the_ranks_of_lora_and_backbone_together():
+    weights, gone, come = lora(4, 1), moved(3, 2), moved(3, 3)
+    got = dense(absorb(weights, 2.0, gone, come, rank=4 + 3, standalone=True), 2.0)
+    assert np.allclose(got, dense(weights, 2.0) + product(gone), atol=1e-5)
+
+
+@settings(deadline=None, max_examples=20)
 @given(share=st.floats(0, 1), seed=st.integers(0, 999), rank=st.integers(1, 8))
 def test_a_blend_is_the_nearest_of_its_rank_to_the_straight_line_between_both(share, seed, rank):
     weights, towards = lora(rank, seed), lora(3, seed + 1)

@@ -135,6 +135,7 @@ class DomainRecord(_Value):
     snapshot_pinned: str | None = None  # what it is served with
     rank: int | None = None  # of the LoRA it is served with, where that is not the one it was learnt with
     standalone: bool = False  # its LoRA holds all that is added to the base: no backbone, pinned to no snapshot
+    followed: str | None = None  # the last snapshot that its LoRA went towards, and so holds something of
     floating: Fit | None = None  # under the head, where that is not what it is served with; it is made when asked for
     learnt: str
     data_sha256: str
@@ -235,6 +236,11 @@ class Manifest(_Value):
             f"domain {record.name!r} is pinned to the snapshot {record.snapshot_pinned}, which is not there"
             for record in self.domains
             if record.snapshot_pinned is not None and record.snapshot_pinned not in snapshots
+        ]
+        faults += [
+            f"domain {d.name!r} stands alone, yet is pinned, or has no LoRA as it was learnt, or no backbone"
+            for d in self.domains
+            if d.standalone and (d.snapshot_pinned or d.adapter_learnt is None or self.backbone is None)
         ]
         referred = [(f"snapshot {record.id}", record.folder) for record in self.snapshots]
         referred += [(f"domain {record.name!r}", record.adapter) for record in self.domains]
