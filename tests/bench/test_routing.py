@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from scipy.stats import betabinom
 
 from crma.bench.headline import headline
+from crma.bench.receipt import write_receipt
 from crma.bench.routing import (
     Group,
     RoutingReceipt,
@@ -32,7 +33,9 @@ def group(name="test", kind="own", right=("law", "law", "code", "code"), routed=
         "nearest": tuple(r or "law" for r in routed),
         "margin": tuple(-1.0 if r is None else 1.0 for r in routed),
         "confidence": (0.5,) * n,
-        "tfidf": ("law",) * n if kind != "stranger" else (),
+        "own_margin": tuple(-1.0 if r is None else 1.0 for r in routed) if kind == "own" else (),
+        "tfidf": ("law",) * n,
+        "tfidf_sure": (0.9,) * n,
         **more,
     }
     return Group.model_validate({"name": name, "kind": kind, "routed": tuple(routed), **told})
@@ -42,7 +45,7 @@ def receipt(**changes):
     values = {
         "name": "far",
         "seed": 0,
-        "base": {"name": "toy"},
+        "base": {"name": "toy", "weights_sha256": "a"},
         "router": {"features": {"depth": 0.24, "tokens": 192}},
         "data": {},
         "rows": {"law": {}, "code": {}},
@@ -54,8 +57,8 @@ def receipt(**changes):
             group("boundary", "boundary", right=(("law", None), ("code",)), routed=(None, "law"), kinds=("a", "b")),
         ),
         "steps": (
-            Step(domains=1, right={"law": (3, 4)}),
-            Step(domains=2, right={"law": (2, 4), "code": (4, 4)}),
+            Step(right=(("law", 3, 4),)),
+            Step(right=(("law", 2, 4), ("code", 4, 4))),
         ),
         **changes,
     }
@@ -70,6 +73,10 @@ def test_a_refused_row_is_not_at_home_and_the_base_is_no_class():
     assert own.macro_f1() == pytest.approx((2 / 4 + 2 / 3) / 2)
     assert own.tfidf_macro_f1() == pytest.approx((2 * 2 / (2 + 4) + 0) / 2)
     assert own.calibration_error() == pytest.approx(abs(0.75 - 0.5))  # nearest is right in three of four
+    strangers = group("x", "stranger", right=(None,) * 4, routed=("law", None, None, None))
+    assert own.calibration_error(strangers) == pytest.approx(abs(3 / 8 - 0.5))  # and of a stranger never
+    assert own.tfidf_correct() == [True, True, False, False]
+    assert own.tfidf_correct(bar=0.95) == [False] * 4
 
 
 def test_separation_and_false_accepts_are_of_the_margin():
@@ -80,8 +87,10 @@ def test_separation_and_false_accepts_are_of_the_margin():
     assert false_accepts_at(own, strangers, true_accepts=1.0) == 0.5  # the bar is 1
 
 
-def test_wrong_abstentions_are_counted_by_documents():
+def test_wrong_abstentions_are_counted_by_documents_also_where_another_domain_takes_the_row():
     """Law's two rows are of one document, one of them is refused."""
+    taken = receipt(groups=(group(routed=("code", "law", "code", "code"), own_margin=(-0.1, 1.0, 1.0, 1.0)),))
+    assert wrong_abstentions(taken, "law") == 1
     whole = receipt()
     assert (wrong_abstentions(whole, "law"), wrong_abstentions(whole, "code")) == (1, 0)
     assert abstentions_expected(whole, "law") == (0.01, 0, 1)
@@ -124,17 +133,18 @@ def test_every_table_has_a_title_and_says_what_the_receipts_say():
         "queries_a_second": 9000.0,
         "queries_a_second_1000_domains": 3000.0,
     }
-    said = {"names none": (1, 3, 4), "everyday, the first turn": (1, 1, 1)}
+    said = {"names none": (1, 2, 3, 4), "everyday, the first turn": (1, 1, 1, 1)}
     tables = routing_tables([receipt(speed=speed, conversations=said)])
-    assert "| names none | 4 | 25.0% | 75.0% |" in tables["router/conversations"]
-    assert "| all but the first turns | 4 | 25.0% | 75.0% |" in tables["router/conversations"]
+    assert "| names none | 4 | 25.0% | 50.0% | 75.0% |" in tables["router/conversations"]
+    assert "| all but the first turns | 4 | 25.0% | 50.0% | 75.0% |" in tables["router/conversations"]
     assert set(tables) == set(TITLES)
+    # Of three documents half is two.
     assert (
-        "| far, 2 domains | as they are | 4 | 50.00% [15.00, 85.00] | 50.00% [15.00, 85.00] |"
-        in tables["router/accuracy"]
+        "| far, 2 domains | as they are | 4 | 50.00% [20.8, 93.9] | 50.00% [20.8, 93.9] |" in tables["router/accuracy"]
     )
     assert "| CLINC150, out of its scope | 2 | 0.8" in tables["router/strangers"]
     assert "| far | 3 | 7.00% | 1 (33.33%) | 1 of 2: law (seed 0) |" in tables["router/abstentions"]
+    assert "| far | 1 | law: 75.00% | 75.00% | 1 |" in tables["router/growth"]
     assert "| far | 2 | law: 50.00% | 75.00% | 1 |" in tables["router/growth"]
     assert "| a | 1 | 1 of 1 (100%) | 1 of 1 (100%) |" in tables["router/boundary"]
     assert "| b | 1 | 0 of 1 (0%) | 0 of 1 (0%) |" in tables["router/boundary"]
@@ -142,13 +152,22 @@ def test_every_table_has_a_title_and_says_what_the_receipts_say():
 
 
 def test_receipts_are_read_back_and_broken_ones_are_named(tmp_path):
-    (tmp_path / "far.json").write_text(receipt().model_dump_json(), encoding="utf-8")
+    write_receipt(tmp_path / "far.json", receipt().model_dump(exclude={"made", "machine"}))
     (tmp_path / "other.json").write_text(json.dumps({"format": 2}), encoding="utf-8")
     (found,) = read_routing(tmp_path)
-    assert found == receipt()
+    assert found.model_copy(update={"made": "", "machine": {}}) == receipt()
+    assert [d for d, *_ in found.steps[1].right] == ["law", "code"]  # as they were learnt, not as JSON sorts them
     (tmp_path / "bad.json").write_text(json.dumps({"kind": "routing", "name": "far"}), encoding="utf-8")
     with pytest.raises(DataError, match=r"bad\.json"):
         read_routing(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{}, {"seed": 1, "base": {"weights_sha256": "b"}}, {"seed": 1, "router": {}}])
+def test_receipts_that_are_not_comparable_are_refused(changes):
+    with pytest.raises(DataError):
+        routing_tables([receipt(), receipt(**changes)])
+    with pytest.raises(DataError):
+        routing_numbers([receipt(), receipt(**changes)])
 
 
 def test_lists_of_different_lengths_are_no_group():

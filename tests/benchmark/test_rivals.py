@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crma.bench.receipt import read_receipts
 from crma.benchmark.recipes import RECIPES
-from crma.benchmark.rivals import at_random, best_single, require_scikit_learn, tfidf_choices
+from crma.benchmark.rivals import TfidfRouter, at_random, best_single, require_scikit_learn
 from crma.benchmark.runner import run_recipe
 from crma.errors import ConfigError
 
@@ -19,13 +19,12 @@ TRAIN = {
 }
 
 
-def test_tfidf_tells_words_apart_and_always_answers():
-    assert tfidf_choices(TRAIN, ["Is the contract binding?", "How is migraine treated?", "???"])[:2] == [
-        "law",
-        "medicine",
-    ]
-    assert tfidf_choices(TRAIN, ["zzz"])[0] in TRAIN
-    assert tfidf_choices({"law": TRAIN["law"]}, ["a", "b"]) == ["law", "law"]
+def test_tfidf_tells_words_apart_and_says_how_sure_it_is():
+    router = TfidfRouter(TRAIN)
+    chosen, sure = router.choose(["Is the contract binding?", "How is migraine treated?", "zzz"])
+    assert chosen[:2] == ["law", "medicine"]
+    assert min(sure[:2]) > sure[2] >= 0.5
+    assert TfidfRouter({"law": TRAIN["law"]}).choose(["a", "b"]) == (["law", "law"], [1.0, 1.0])
 
 
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch):

@@ -12,6 +12,7 @@ from crma.benchmark.boundary import BOUNDARY
 from crma.benchmark.routing import RoutingSet, measure_routing
 from crma.benchmark.toy import toy_base
 from crma.errors import ConfigError
+from crma.route.centroid import FeatureKind
 
 WORDS = {"law": "court clause judge verdict appeal", "code": "loop array string integer return"}
 
@@ -47,6 +48,7 @@ def data(tmp_path):
         ("gsm8k/test", "question"),
     ):
         write(f"benchmarks/{file}.jsonl", [{column: f"a {column} of {i}"} for i in range(2)])
+    write("cl_benchmark/dbpedia/test.jsonl", [{"prompt": "what topic"}])
     write("cl_benchmark/MNLI/test.jsonl", [{"prompt": "so and so"}])
     return tmp_path / "data"
 
@@ -78,7 +80,7 @@ def test_a_receipt_tells_of_every_query(run, tmp_path):
     assert len(receipt.documents["law"]) == 10
     assert max(receipt.documents["law"]) < 9  # two rows a document
     assert all((m >= 0) == (r is not None) for m, r in zip(own.margin, own.routed, strict=True))
-    assert [s.domains for s in receipt.steps] == [1, 2]
+    assert [[d for d, *_ in s.right] for s in receipt.steps] == [["law"], ["law", "code"]]
     clinc, truthful = receipt.group("clinc"), receipt.group("truthfulqa")
     assert clinc is not None
     assert truthful is not None
@@ -87,7 +89,12 @@ def test_a_receipt_tells_of_every_query(run, tmp_path):
     assert boundary is not None
     assert boundary.kinds == tuple(c.kind for c in BOUNDARY)
     assert all(x > 0 for x in receipt.speed.values())
-    assert all(count == len(set(range(count))) for _, count in receipt.guarantees.values())
+    # Eight validation rows, two a document but where the last one is cut.
+    assert all(count in (4, 5) and stated == 1 / (count + 1) for stated, count in receipt.guarantees.values())
+    assert all(
+        (m >= 0) == (r in (None, d)) or r != d for m, r, (d,) in zip(own.own_margin, own.routed, own.right, strict=True)
+    )
+    assert sum(n for *_, n in receipt.conversations.values()) == 6 * 300
 
 
 def test_what_is_there_is_not_made_again_and_features_are_computed_once(run, tmp_path, monkeypatch):
@@ -107,6 +114,14 @@ def test_what_is_there_is_not_made_again_and_features_are_computed_once(run, tmp
         return json.loads(content)["groups"]
 
     assert groups(path.read_bytes()) == groups(first)
+
+
+def test_a_receipt_of_another_base_or_router_is_not_taken_for_this_one(run):
+    run()
+    with pytest.raises(ConfigError, match="another base or kind of router"):
+        run(base="elsewhere")
+    with pytest.raises(ConfigError, match="another base or kind of router"):
+        run(kind=FeatureKind(depth=0.5))
 
 
 def test_an_unknown_set_is_refused(run):

@@ -22,9 +22,11 @@ from crma.errors import DataError
 
 __all__ = [
     "Group",
+    "Judge",
     "RoutingReceipt",
     "Step",
     "abstentions_expected",
+    "check_comparable",
     "false_accepts_at",
     "read_routing",
     "routing_numbers",
@@ -45,14 +47,16 @@ class Group(BaseModel):
     nearest: tuple[str, ...]  # the domain it was sent to, or would have been, had it been accepted
     margin: tuple[float, ...]
     confidence: tuple[float, ...]
-    tfidf: tuple[str, ...] = ()
+    own_margin: tuple[float, ...] = ()  # of own rows: the score of their own domain less its threshold
+    tfidf: tuple[str, ...]  # where the rival router sends them
+    tfidf_sure: tuple[float, ...]  # the probability it gives that domain
     kinds: tuple[str, ...] = ()  # of boundary cases
     left_out: int = Field(default=0, description="queries of which nothing was left without the fixed wording")
 
     @model_validator(mode="after")
     def _fits(self) -> Group:
-        lengths = {len(x) for x in (self.right, self.routed, self.nearest, self.margin, self.confidence)}
-        lengths |= {len(x) for x in (self.tfidf, self.kinds) if x}
+        told = (self.right, self.routed, self.nearest, self.margin, self.confidence, self.tfidf, self.tfidf_sure)
+        lengths = {len(x) for x in told} | {len(x) for x in (self.own_margin, self.kinds) if x}
         if lengths != {len(self.routed)} or not self.routed:
             raise ValueError(f"{self.name}: lists of {sorted(lengths)} queries")
         return self
@@ -61,9 +65,10 @@ class Group(BaseModel):
     def correct(self) -> list[bool]:
         return [to in right for to, right in zip(self.routed, self.right, strict=True)]
 
-    @property
-    def tfidf_correct(self) -> list[bool]:
-        return [to in right for to, right in zip(self.tfidf, self.right, strict=True)]
+    def tfidf_correct(self, bar: float = 0.0) -> list[bool]:
+        """`bar`: it abstains where it is less sure than this."""
+        sent = [to if sure >= bar else None for to, sure in zip(self.tfidf, self.tfidf_sure, strict=True)]
+        return [to in right for to, right in zip(sent, self.right, strict=True)]
 
     @property
     def accepted(self) -> list[bool]:
@@ -86,10 +91,17 @@ class Group(BaseModel):
         right = [r[0] for r in self.right]
         return macro_f1(right, list(self.tfidf), classes=set(right))
 
-    def calibration_error(self) -> float:
-        """Expected calibration error of the confidence in `nearest`, over the own rows."""
-        right = [near in r for near, r in zip(self.nearest, self.right, strict=True)]
-        return expected_calibration_error(self.confidence, right)
+    @property
+    def nearest_correct(self) -> list[bool]:
+        return [near in r for near, r in zip(self.nearest, self.right, strict=True)]
+
+    def calibration_error(self, strangers: Group | None = None) -> float:
+        """Expected calibration error of the confidence in `nearest`, over these rows, and strangers (never right) if
+        given: the confidence is that a query is no stranger and that domain's, so both belong to it."""
+        right, sure = self.nearest_correct, self.confidence
+        if strangers is not None:
+            right, sure = right + strangers.nearest_correct, sure + strangers.confidence
+        return expected_calibration_error(sure, right)
 
 
 class Step(BaseModel):
@@ -97,8 +109,7 @@ class Step(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    domains: int
-    right: Mapping[str, tuple[int, int]]  # domain -> (rows to their own domain, rows)
+    right: tuple[tuple[str, int, int], ...]  # in the order of learning: (domain, rows to their own domain, rows)
 
 
 class RoutingReceipt(BaseModel):
@@ -121,8 +132,9 @@ class RoutingReceipt(BaseModel):
     )
     groups: tuple[Group, ...]
     steps: tuple[Step, ...] = ()
-    # Turns of made-up conversations: kind -> (right by the last turn alone, right by the conversation, turns)
-    conversations: Mapping[str, tuple[int, int, int]] = Field(default_factory=dict)
+    # Turns of made-up conversations: kind -> (right by the last turn alone, by keeping the subject through short turns
+    # that are refused, by the filter, turns)
+    conversations: Mapping[str, tuple[int, int, int, int]] = Field(default_factory=dict)
     speed: Mapping[str, float] = Field(default_factory=dict)
 
     def group(self, name: str) -> Group | None:
@@ -134,13 +146,13 @@ class RoutingReceipt(BaseModel):
 
 
 def read_routing(folder: Path) -> list[RoutingReceipt]:
-    """Every routing receipt under `folder`, in the order of their paths.
+    """Every routing receipt under `folder` (or in that file), in the order of their paths.
 
     Raises:
         DataError: a file that calls itself one and is not.
     """
     found = []
-    for file in sorted(folder.rglob("*.json")):
+    for file in [folder] if folder.is_file() else sorted(folder.rglob("*.json")):
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("kind") != "routing":
             continue
@@ -157,15 +169,18 @@ def read_routing(folder: Path) -> list[RoutingReceipt]:
     return found
 
 
-def separation(own: Group, strangers: Group) -> float:
-    """AUROC of the margin between a domain's own rows and strangers."""
-    return auroc(own.margin, strangers.margin)
+Judge = Literal["margin", "tfidf_sure"]  # our router's score, or its rival's
 
 
-def false_accepts_at(own: Group, strangers: Group, *, true_accepts: float = 0.95) -> float:
-    """Share of the strangers let in by the margin at which `true_accepts` of the own rows are let in."""
-    bar = float(np.quantile(own.margin, 1.0 - true_accepts))
-    return float(np.mean(np.asarray(strangers.margin) >= bar))
+def separation(own: Group, strangers: Group, by: Judge = "margin") -> float:
+    """AUROC between domains' own rows and strangers."""
+    return auroc(getattr(own, by), getattr(strangers, by))
+
+
+def false_accepts_at(own: Group, strangers: Group, by: Judge = "margin", *, true_accepts: float = 0.95) -> float:
+    """Share of the strangers let in by the bar at which `true_accepts` of the own rows are let in."""
+    bar = float(np.quantile(getattr(own, by), 1.0 - true_accepts))
+    return float(np.mean(np.asarray(getattr(strangers, by)) >= bar))
 
 
 def abstentions_expected(receipt: RoutingReceipt, domain: str, *, coverage: float = 0.95) -> tuple[float, int, int]:
@@ -185,13 +200,39 @@ def abstentions_expected(receipt: RoutingReceipt, domain: str, *, coverage: floa
 
 
 def wrong_abstentions(receipt: RoutingReceipt, domain: str) -> int:
-    """Test documents of `domain` with a row that every domain refuses."""
+    """Test documents of `domain` with a row that `domain` itself refuses, whoever else takes it: what is stated."""
     own = receipt.group("test")
     if own is None:
         return 0
     mine = [i for i, right in enumerate(own.right) if right == (domain,)]
-    refused = {d for d, i in zip(receipt.documents[domain], mine, strict=True) if own.routed[i] is None}
+    refused = {d for d, i in zip(receipt.documents[domain], mine, strict=True) if own.own_margin[i] < 0.0}
     return len(refused)
+
+
+def check_comparable(receipts: Sequence[RoutingReceipt]) -> None:
+    """Raise DataError where two receipts are of one set and seed, or not of the same base and kind of router."""
+    known: set[tuple[str, int]] = set()
+    for receipt in receipts:
+        if (receipt.name, receipt.seed) in known:
+            raise DataError(
+                "two routing receipts say they are the same",
+                where=f"{receipt.name}, seed {receipt.seed}",
+                next_step="keep the one you trust and move the other away",
+            )
+        known.add((receipt.name, receipt.seed))
+        one = receipts[0]
+        for what, a, b in (
+            ("base", one.base.get("weights_sha256"), receipt.base.get("weights_sha256")),
+            ("router", one.router, receipt.router),
+        ):
+            if a != b:
+                raise DataError(
+                    f"routing receipts of another {what} cannot be shown together",
+                    where=f"{one.name}, seed {one.seed} and {receipt.name}, seed {receipt.seed}",
+                    expected=a,
+                    got=b,
+                    next_step="make the older ones again with `crma bench router` into an empty folder",
+                )
 
 
 def routing_numbers(receipts: Sequence[RoutingReceipt]) -> dict[str, Any]:
@@ -205,6 +246,7 @@ def routing_numbers(receipts: Sequence[RoutingReceipt]) -> dict[str, Any]:
         found = [g.accuracy() for r in sets.get(name, ()) if (g := r.group(group)) is not None]
         return float(np.mean(found)) if found else None
 
+    check_comparable(receipts)
     verticals = {name: accuracy(name) for name in sets if name not in ("far", "twenty")}
     known = [x for x in verticals.values() if x is not None]
     areas = [

@@ -15,7 +15,7 @@ from crma.bench.receipt import Answers, Measurement, View
 from crma.benchmark.conditions import Condition
 from crma.benchmark.notebook import Notebook
 from crma.benchmark.recipes import Plan
-from crma.benchmark.rivals import at_random, best_single, require_scikit_learn, tfidf_choices
+from crma.benchmark.rivals import TfidfRouter, at_random, best_single, require_scikit_learn
 from crma.continual import ContinualModel
 from crma.data.render import Rendered
 from crma.data.worlds import WORLDS, is_exact_match
@@ -236,7 +236,8 @@ def _measure_rivals(run: Run, model: ContinualModel, notebook: Notebook) -> None
     single = best_single(losses, tokens)
     # All rows but those it is tested on: ours sees no more.
     train = {d: [e.prompt for e in (*split.train, *split.validation)] for d, split in run.domains.items()}
-    chosen = {d: tfidf_choices(train, [e.prompt for e in split.test]) for d, split in run.domains.items()}
+    tfidf = TfidfRouter(train)
+    chosen = {d: tfidf.choose([e.prompt for e in split.test])[0] for d, split in run.domains.items()}
     views: dict[View, dict[str, Sequence[float]]] = {
         "single": {d: losses[d][single] for d in names},
         "random": {d: at_random(losses[d]) for d in names},

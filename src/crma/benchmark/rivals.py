@@ -13,7 +13,7 @@ import numpy as np
 
 from crma.errors import ConfigError
 
-__all__ = ["at_random", "best_single", "require_scikit_learn", "tfidf_choices"]
+__all__ = ["TfidfRouter", "at_random", "best_single", "require_scikit_learn"]
 
 # Losses of a domain's rows under each adapter: domain -> adapter -> a loss a row.
 Under = Mapping[str, Mapping[str, Sequence[float]]]
@@ -25,26 +25,36 @@ def require_scikit_learn() -> None:
         raise ConfigError("the TF-IDF router needs scikit-learn", next_step="pip install 'crma[bench]'")
 
 
-def tfidf_choices(train: Mapping[str, Sequence[str]], queries: Sequence[str]) -> list[str]:
-    """The domain of each query by logistic regression on TF-IDF of its letters, two to five at a time within words.
+class TfidfRouter:
+    """Logistic regression on TF-IDF of letters, two to five at a time within words; how sure it is of its choice is the
+    largest probability.
 
-    That is the strongest of those tried on validation rows (LOG.md, on the router). It knows no strangers, and must be
-    fitted again, on rows of all domains, for every new one.
+    That is the strongest of those tried on validation rows (LOG.md, on the router). It must be fitted again, on rows of
+    all domains, for every new one.
 
     Raises:
         ConfigError: scikit-learn is not installed.
     """
-    require_scikit_learn()
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
 
-    if len(train) == 1:  # there is nothing to tell apart
-        return [next(iter(train))] * len(queries)
-    texts = [text for rows in train.values() for text in rows]
-    labels = [domain for domain, rows in train.items() for _ in rows]
-    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
-    classifier = LogisticRegression(C=10.0, max_iter=1000).fit(letters.fit_transform(texts), labels)
-    return [str(found) for found in classifier.predict(letters.transform(queries))]
+    def __init__(self, train: Mapping[str, Sequence[str]]) -> None:
+        require_scikit_learn()
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+
+        self.only = next(iter(train)) if len(train) == 1 else None  # there is nothing to tell apart
+        self.letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+        self.classifier = LogisticRegression(C=10.0, max_iter=1000)
+        if self.only is None:
+            texts = [text for rows in train.values() for text in rows]
+            labels = [domain for domain, rows in train.items() for _ in rows]
+            self.classifier.fit(self.letters.fit_transform(texts), labels)
+
+    def choose(self, queries: Sequence[str]) -> tuple[list[str], list[float]]:
+        """(the domain of each query, its probability)."""
+        if self.only is not None:
+            return [self.only] * len(queries), [1.0] * len(queries)
+        found = np.asarray(self.classifier.predict_proba(self.letters.transform(queries)))
+        return [str(self.classifier.classes_[i]) for i in found.argmax(1)], found.max(1).tolist()
 
 
 def best_single(losses: Under, tokens: Mapping[str, Sequence[int]]) -> str:

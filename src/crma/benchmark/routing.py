@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from crma.bench.receipt import write_receipt
-from crma.bench.routing import Group, RoutingReceipt, Step
+from crma.bench.routing import Group, RoutingReceipt, Step, read_routing
 from crma.benchmark.boundary import BOUNDARY
 from crma.benchmark.conversations import make_conversations
-from crma.benchmark.rivals import require_scikit_learn, tfidf_choices
+from crma.benchmark.rivals import TfidfRouter, require_scikit_learn
 from crma.benchmark.streams import STREAMS
 from crma.benchmark.wording import fixed_wording, without
 from crma.data.domains import split_examples, split_hashes
@@ -37,8 +38,10 @@ from crma.types import Example, Route, Split
 __all__ = ["SETS", "measure_routing"]
 
 SEEDS = (0, 42, 1234)
+_ERROR_RATE = 0.01
 _STRANGERS = 300  # queries of a kind, drawn once
 _CONVERSATIONS = 300
+_SHORT = 8  # tokens of a turn through which the simplest rule keeps the subject
 _BATCH = 256  # texts between two savings of what is known
 _SPEED_DOMAINS = 1000  # made up, for the time a query takes
 
@@ -120,7 +123,19 @@ def measure_routing(
         for name in names
         for seed in SETS[name].seeds
     ]
+    there = [path for *_, path in todo if path.is_file()]
     todo = [(name, seed, path) for name, seed, path in todo if not path.is_file()]
+    for receipt in (read_routing(path)[0] for path in there):
+        made = {"base": receipt.base.get("name"), "router": receipt.router}
+        wanted = {"base": base, "router": _made_of(kind)}
+        if made != wanted:
+            raise ConfigError(
+                "a receipt there is of another base or kind of router",
+                where=f"{results}: {receipt.name}, seed {receipt.seed}",
+                expected=wanted,
+                got=made,
+                next_step="move it away, or choose another --results folder; no receipt is overwritten",
+            )
     if not todo:
         return []
     features = _Features(load_base(base), kind, work, say)
@@ -182,7 +197,7 @@ class _Rows:
 def _measured(name: str, seed: int, data: Path, features: _Features, base: Mapping[str, Any]) -> RoutingReceipt:
     wanted = SETS[name]
     rows = {d: _read(data, *place, wanted, seed) for d, place in wanted.sources.items()}
-    router = Router.empty(features.of(BACKGROUND_PROMPTS), error_rate=0.01)
+    router = replace(Router.empty(features.of(BACKGROUND_PROMPTS), error_rate=_ERROR_RATE), features=features.kind)
     steps = []
     for number, (domain, of) in enumerate(rows.items(), start=1):
         router = router.with_domain(
@@ -193,21 +208,28 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
         )
         if wanted.grows:
             steps.append(_step(router, {d: rows[d] for d in list(rows)[:number]}, features))
-    train = {d: [e.prompt for e in (*of.split.train, *of.split.validation)] for d, of in rows.items()}
+    tfidf = TfidfRouter({d: [e.prompt for e in (*of.split.train, *of.split.validation)] for d, of in rows.items()})
 
     def asked(
         kind: str, group: str, texts: Sequence[str], right: Sequence[tuple[str | None, ...]], **more: Any
     ) -> Group:
         routes = _routes(router, texts, features)
+        chosen, sure = tfidf.choose(texts)
         return Group(
             name=group,
             kind=kind,  # pyright: ignore[reportArgumentType]
             right=tuple(right),
             routed=tuple(r.domain for r in routes),
             nearest=tuple(r.nearest or "" for r in routes),
-            margin=tuple(round(max(s - r.thresholds[d] for d, s in r.scores.items()), 3) for r in routes),
+            margin=tuple(_rounded(max(s - r.thresholds[d] for d, s in r.scores.items())) for r in routes),
+            own_margin=tuple(
+                _rounded(r.scores[d] - r.thresholds[d]) for r, (d,) in zip(routes, right, strict=True) if d
+            )
+            if kind == "own"
+            else (),
             confidence=tuple(round(r.confidence, 5) for r in routes),
-            tfidf=tuple(tfidf_choices(train, texts)) if kind != "stranger" else (),
+            tfidf=tuple(chosen),
+            tfidf_sure=tuple(round(x, 5) for x in sure),
             **more,
         )
 
@@ -234,12 +256,7 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
         name=name,
         seed=seed,
         base=base,
-        router={
-            "features": asdict(router.features),
-            "error_rate": router.error_rate,
-            "background": len(BACKGROUND_PROMPTS),
-            "background_sha256": hashlib.sha256("\n".join(BACKGROUND_PROMPTS).encode()).hexdigest(),
-        },
+        router=_made_of(router.features),
         data={d: split_hashes(of.split) for d, of in rows.items()},
         rows={d: {s: len(getattr(of.split, s)) for s in ("train", "validation", "test")} for d, of in rows.items()},
         guarantees={d: (s.calibration.guarantee, s.calibration.count) for d, s in router.statistics.items()},
@@ -270,6 +287,15 @@ def _read(data: Path, file: str, part: str | None, wanted: RoutingSet, seed: int
     )
 
 
+def _made_of(kind: FeatureKind) -> dict[str, Any]:
+    return {
+        "features": asdict(kind),
+        "error_rate": _ERROR_RATE,
+        "background": len(BACKGROUND_PROMPTS),
+        "background_sha256": hashlib.sha256("\n".join(BACKGROUND_PROMPTS).encode()).hexdigest(),
+    }
+
+
 def _documents(examples: Sequence[Example]) -> list[str]:
     return [e.group or f"row {i}" for i, e in enumerate(examples)]
 
@@ -289,29 +315,38 @@ def _routes(router: Router, texts: Sequence[str], features: _Features) -> list[R
 
 
 def _step(router: Router, rows: Mapping[str, _Rows], features: _Features) -> Step:
-    right = {}
+    right = []
     for domain, of in rows.items():
         routes = router.route(features.of([e.prompt for e in of.split.test]))
-        right[domain] = (sum(r.domain == domain for r in routes), len(routes))
-    return Step(domains=len(rows), right=right)
+        right.append((domain, sum(r.domain == domain for r in routes), len(routes)))
+    return Step(right=tuple(right))
+
+
+def _rounded(margin: float) -> float:
+    """To three digits, away from 0: the sign says whether it was accepted."""
+    return float(np.copysign(np.ceil(abs(margin) * 1000.0) / 1000.0, margin))
 
 
 def _conversations(
     router: Router, rows: Mapping[str, _Rows], features: _Features, data: Path, seed: int
-) -> dict[str, tuple[int, int, int]]:
+) -> dict[str, tuple[int, int, int, int]]:
     everyday = next(texts for kind, texts in _strangers(data) if kind == "clinc")
     prompts = {d: [e.prompt for e in of.split.test] for d, of in rows.items()}
     counts: dict[str, list[int]] = {}
+    kept: str | None = None
     for turns in make_conversations(prompts, everyday, count=_CONVERSATIONS, seed=seed):
         texts = [turn.text for turn in turns]
         routes = _routes(router, texts, features)
         lengths = [len(features.base.tokenizer(t, add_special_tokens=False).input_ids) for t in texts]
         for i, turn in enumerate(turns):
-            entry = counts.setdefault(turn.kind, [0, 0, 0])
+            entry = counts.setdefault(turn.kind, [0, 0, 0, 0])
+            if i == 0 or routes[i].domain is not None or lengths[i] > _SHORT:
+                kept = routes[i].domain
             entry[0] += routes[i].domain == turn.right
-            entry[1] += route_conversation(routes[: i + 1], lengths[: i + 1]).domain == turn.right
-            entry[2] += 1
-    return {kind: (alone, together, n) for kind, (alone, together, n) in sorted(counts.items())}
+            entry[1] += kept == turn.right
+            entry[2] += route_conversation(routes[: i + 1], lengths[: i + 1]).domain == turn.right
+            entry[3] += 1
+    return {kind: (n[0], n[1], n[2], n[3]) for kind, n in sorted(counts.items())}
 
 
 def _in_haste(prompt: str) -> str:
@@ -336,10 +371,13 @@ _CLAIMED = [
 ]
 
 
+_BACKGROUND_WORDS = [set(re.sub(r"[^\w\s']", "", prompt.lower()).split()) for prompt in BACKGROUND_PROMPTS]
+
+
 def _strangers(data: Path) -> Iterator[tuple[str, list[str]]]:
     """(kind, queries) of none of the far domains: all of CLINC's that are out of its scope; of the others a sample."""
-    clinc = _lines(data / "ood/clinc150_oos.jsonl")
-    yield "clinc", [r["prompt"] for r in clinc if not r["near_domains"]]
+    clinc = [r["prompt"] for r in _lines(data / "ood/clinc150_oos.jsonl") if not r["near_domains"]]
+    yield "clinc", [query for query in clinc if not _known(query)]
     intents = _lines(data / "ood/clinc150_intents.jsonl")
     everyday = [r["prompt"] for r in intents if r["subdomain"] not in ("banking", "credit_cards")]
     yield "clinc intents", _sample(everyday)
@@ -357,7 +395,18 @@ def _strangers(data: Path) -> Iterator[tuple[str, list[str]]]:
         ("gsm8k", "gsm8k/test.jsonl", "question"),
     ):
         yield kind, _sample([r[column] for r in _lines(marks / file)])
+    for kind, file, column in (("svamp", "svamp/test.jsonl", "context"), ("copa", "copa/test.jsonl", "query")):
+        path = marks / file
+        if path.is_file():
+            yield kind, _sample([r[column] for r in _lines(path)])
+    yield "dbpedia", _sample([r["prompt"] for r in _lines(data / "cl_benchmark/dbpedia/test.jsonl")])
     yield "mnli", _sample([r["prompt"] for r in _lines(data / "cl_benchmark/MNLI/test.jsonl")])
+
+
+def _known(query: str) -> bool:
+    """Whether a prompt of the background says nearly the same: six of ten words of both together."""
+    words = set(query.lower().split())
+    return any(len(words & b) >= 0.6 * len(words | b) for b in _BACKGROUND_WORDS)
 
 
 def _sample(texts: Sequence[str]) -> list[str]:
