@@ -352,6 +352,7 @@ def test_a_warm_start_begins_as_the_nearest_lora_and_leaves_it_alone(
     model = learnt(tmp_path / "stack", toy_base, frames=frames)
     with model.serving("law"):
         law = model.adapters.weights("law")
+        before = model.score_rows(model.kept("law", "test")).losses
     heard: list[str] = []
     idle = CONFIG.model_copy(update={"warm_start": True, "lr": 1e-12, "lr_backbone": 1e-12, "lr_mixing": 1e-12})
     rows = world("law")
@@ -363,5 +364,27 @@ def test_a_warm_start_begins_as_the_nearest_lora_and_leaves_it_alone(
     for target, (a, b) in law.items():
         assert np.allclose(begun[target][1] @ begun[target][0], b @ a, atol=1e-4)
     with model.serving("law"):  # where there is a backbone it may have been fitted anew; what it does is the same
-        kept = model.adapters.weights("law")
-    assert all(np.allclose(kept[t][1] @ kept[t][0], b @ a, atol=1e-4) for t, (a, b) in law.items())
+        assert model.score_rows(model.kept("law", "test")).losses == pytest.approx(before, rel=1e-3)
+
+
+def test_a_conversation_may_be_messages_as_openai_has_them(taught):
+    ours = taught.ask([Message(role="user", content="What is term 3?")], max_new_tokens=3)
+    assert taught.ask([{"role": "user", "content": "What is term 3?"}], max_new_tokens=3) == ours
+    for broken in ({"role": "user"}, {"role": "robot", "content": "x"}, {"role": "user", "content": None}, "hi"):
+        with pytest.raises(DataError, match="no message"):
+            taught.ask([broken])
+
+
+def test_a_single_string_is_not_taken_for_a_list_of_letters(taught):
+    for call in (taught.route, taught.ask_many):
+        with pytest.raises(DataError, match="one text"):
+            call("What is term 3?")
+
+
+def test_a_turn_that_names_no_subject_stays_with_the_one_before(taught):
+    name = taught.stack.manifest.domains[0].name
+    question = taught.kept_examples(name, "test")[0].prompt
+    (alone,) = taught.route([question])
+    follow_up = [{"role": "user", "content": question}, {"role": "assistant", "content": "So."}]
+    told = [taught.ask([*follow_up, {"role": "user", "content": text}], max_new_tokens=2).route for text in ("", "why")]
+    assert [r.domain for r in told] == [alone.domain] * 2

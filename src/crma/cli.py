@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -198,15 +199,16 @@ def bench_report(
 ) -> None:
     """Write RESULTS.md and its figures from the receipts; with --check, hold it and README.md to them."""
     from crma.bench.headline import headline
-    from crma.bench.numbers import check_document, fill_document
+    from crma.bench.numbers import check_document, check_whole, fill_document
     from crma.bench.receipt import read_receipts
-    from crma.bench.report import write_report
+    from crma.bench.report import results_markdown, write_report
     from crma.bench.routing import read_routing
 
     receipts, routing = read_receipts(results), read_routing(results)
     others = also if also is not None else [p for p in (Path("README.md"),) if p.is_file()]
     if check:
-        found = [m for path in (document, *others) for m in check_document(path, receipts, routing)]
+        whole = results_markdown(receipts, Path(os.path.relpath(results / "figures", document.parent)), routing)
+        found = [*check_whole(document, whole), *(m for p in others for m in check_document(p, receipts, routing))]
         if as_json:
             _print_json({"differences": [str(m) for m in found]})
         for mismatch in found:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -23,11 +23,11 @@ from crma.route.conversation import route_conversation
 from crma.served import ServedStack
 from crma.status import status_of
 from crma.train.config import LearnConfig
-from crma.types import Example, Matrix, Message, Reply, Route, Score, check_domain_name
+from crma.types import Example, Matrix, Message, Reply, Role, Route, Score, check_domain_name
 
 __all__ = ["ContinualModel", "Evaluation", "Forgotten"]
 
-_TURNS = 8  # of a conversation, the last so many of the user's are looked at
+_TURNS = 16  # of a conversation, the last so many of the user's are looked at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +68,7 @@ class ContinualModel(ServedStack):
 
     def route(self, texts: Sequence[str]) -> list[Route]:
         """Which domain each text belongs to, or none; nothing is generated."""
+        _refuse_one_string(texts)
         router, nowhere = self.router(), Route(domain=None, confidence=0.0, abstained=True)
         routes = [nowhere] * len(texts)
         asked = [i for i, text in enumerate(texts) if text.strip()] if router is not None else []
@@ -88,25 +89,30 @@ class ContinualModel(ServedStack):
 
     def ask(
         self,
-        text: str | Sequence[Message],
+        text: str | Sequence[Message | Mapping[str, str]],
         *,
         domain: str | None = None,
         max_new_tokens: int = 128,
         use_backbone: bool = True,
     ) -> Reply:
-        """Answer a question, or go on with a conversation. `domain` overrides the router; "base" asks the base."""
+        """Answer a question, or go on with a conversation (messages, or {"role": …, "content": …} as OpenAI has them).
+
+        `domain` overrides the router; "base" asks the base. `use_backbone` False answers without the backbone, where a
+        domain does not stand alone.
+        """
         return self.ask_many([text], domain=domain, max_new_tokens=max_new_tokens, use_backbone=use_backbone)[0]
 
     def ask_many(
         self,
-        texts: Sequence[str | Sequence[Message]],
+        texts: Sequence[str | Sequence[Message | Mapping[str, str]]],
         *,
         domain: str | None = None,
         max_new_tokens: int = 128,
         use_backbone: bool = True,
     ) -> list[Reply]:
         """Answer several, those of one route together."""
-        conversations = [(Message(role="user", content=t),) if isinstance(t, str) else tuple(t) for t in texts]
+        _refuse_one_string(texts)
+        conversations = [_conversation(t) for t in texts]
         if domain is not None:
             chosen = None if domain == "base" else self.stack.manifest.domain(domain).name
             routes = [Route(domain=chosen, confidence=1.0, nearest=chosen) for _ in texts]
@@ -229,3 +235,28 @@ class ContinualModel(ServedStack):
         self.adapters.remove(domain)
         self._rows = {key: rows for key, rows in self._rows.items() if key[0] != domain}
         return forgotten
+
+
+def _conversation(text: str | Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:
+    if isinstance(text, str):
+        return (Message(role="user", content=text),)
+    turns = []
+    for number, turn in enumerate(text):
+        if isinstance(turn, Message):
+            turns.append(turn)
+            continue
+        role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, Mapping) else (None, None)
+        if role not in get_args(Role) or not isinstance(content, str):
+            raise DataError(
+                "this is no message",
+                where=f"turn {number + 1} of a conversation",
+                expected=f'a Message, or {{"role": one of {", ".join(get_args(Role))}, "content": a text}}',
+                got=repr(turn)[:80],
+            )
+        turns.append(Message(role=cast(Any, role), content=content))
+    return tuple(turns)
+
+
+def _refuse_one_string(texts: object) -> None:
+    if isinstance(texts, str):  # or its letters would be asked one by one
+        raise DataError("one text where several are asked for", expected="a list of texts", got=repr(texts)[:80])

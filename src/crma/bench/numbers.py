@@ -21,7 +21,7 @@ from crma.bench.routing import RoutingReceipt
 from crma.errors import DataError
 from crma.stack import files
 
-__all__ = ["Mismatch", "check_document", "fill_document"]
+__all__ = ["Mismatch", "check_document", "check_whole", "fill_document"]
 
 _MARKER = re.compile(r"<!-- (?:(?P<open>results|n):(?P<what>[^\n]*?)|/(?P<close>results|n)) -->")
 _SHOWN = 160  # characters of a value in a message
@@ -125,6 +125,16 @@ def check_document(
     return tuple(sorted(found, key=lambda m: m.line))
 
 
+def check_whole(path: Path, expected: str) -> tuple[Mismatch, ...]:
+    """The first line in which a document that is made of receipts alone differs from what they make, if any."""
+    wanted, there = expected.split("\n"), _read(path).split("\n")
+    for number in range(max(len(wanted), len(there))):
+        a, b = (lines[number] if number < len(lines) else "the end of the document" for lines in (wanted, there))
+        if a != b:
+            return (Mismatch(file=str(path), line=number + 1, marker="the whole document", expected=a, got=b),)
+    return ()
+
+
 def fill_document(path: Path, receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt] = ()) -> int:
     """Write what the receipts say into every marked place, all or nothing; returns how many places changed.
 
@@ -203,6 +213,8 @@ def _mismatch(path: Path, slot: _Slot, expected: str, got: str, *, line: int | N
 
 
 def _read(path: Path) -> str:
+    if not path.is_file():
+        raise DataError("there is no such document", where=str(path), next_step="write it with `crma bench report`")
     return path.read_bytes().decode("utf-8")  # line ends as they are
 
 

@@ -338,27 +338,33 @@ def _shares_table(runs: Sequence[Run]) -> str | None:
         "seed",
         "in the order of learning",
         "earlier ones followed, mean",
-        "fits at a larger rank, kept or not",
+        "stand alone at the end",
     ]
     return _table(head, rows) if rows else None
 
 
 def _fit_cells(receipt: Receipt) -> tuple[str, str]:
-    fits = [fit for moved in receipt.fits.values() for fit in moved.values()]
-    own = receipt.config.get("learn", {}).get("rank")
-    if not fits or own is None:
+    """(how far earlier domains followed, how many of them stand alone at the end)."""
+    moves = [receipt.fits.get(domain, {}) for domain in receipt.order]
+    fits = [fit for moved in moves for fit in moved.values()]
+    if not fits:
         return _NONE, _NONE
-    return f"{_mean([fit['follow'] for fit in fits]):.0%}", f"{sum(f['rank'] > own for f in fits)} of {len(fits)}"
+    last: dict[str, bool] = {}
+    for moved in moves:
+        last |= {domain: bool(fit.get("standalone", False)) for domain, fit in moved.items()}
+    return f"{_mean([fit['follow'] for fit in fits]):.0%}", f"{sum(last.values())} of {len(last)}"
 
 
 def _routers_table(runs: Sequence[Run]) -> str | None:
+    # The same runs in every row: rivals are measured in fewer, and seeds differ by more than routers do.
+    views: list[View] = [v for v in _ROUTERS if any(r.loss("crma", v) is not None for r in runs)]
+    same = [r for r in runs if all(r.loss("crma", v) is not None for v in views)]
     rows = []
-    for view, label in _ROUTERS.items():
-        having = [r for r in runs if r.loss("crma", view) is not None]
-        if having:
-            right, abstained = (_NONE, _NONE) if view != "routed" else _routed_shares(having)
-            rows.append([label, _loss(average(having, lambda r, v=view: r.loss("crma", v))), right, abstained])
-    head = ["who picks the adapter", "test loss", "rows to their own domain", "rows to the base"]
+    for view in views if same else ():
+        right, abstained = (_NONE, _NONE) if view != "routed" else _routed_shares(same)
+        loss = average(same, lambda r, v=view: r.loss("crma", v))
+        rows.append([_ROUTERS[view], _loss(loss), right, abstained, str(len(same))])
+    head = ["who picks the adapter", "test loss", "rows to their own domain", "rows to the base", "runs"]
     return _table(head, rows) if len(rows) > 1 else None
 
 

@@ -46,6 +46,7 @@ _LEAST_TRACE = 1e-2  # of the shared covariance of directions, whose length is o
 # the likelihood of held-out rows was best at 2 or 4, on far domains and within a vertical.
 _TEMPERATURE = 3.0
 _SHORTLIST = 32  # domains that are asked first, the nearest: so a query's time hardly grows with their number
+_CHUNK = 1024  # queries at a time: with very many domains each takes megabytes
 _FOLDS = 5  # of the background, for scores of strangers that whitening and background have not seen
 _HELD_OUT_EVERY = 5  # a fifth of the rows calibrates where no calibration rows were handed in
 _MIN_BACKGROUND = 2 * _FOLDS
@@ -223,8 +224,14 @@ class Router:
                 next_step="take it out first: router.without_domain(name)",
             )
         fit_ND = _checked(features, f"features of {name!r}", dimension=self.dimension)
-        if calibration_features is not None and len(calibration_features) > 0:
-            own_MD = _checked(calibration_features, f"calibration features of {name!r}", dimension=self.dimension)
+        given = None if calibration_features is None or len(calibration_features) == 0 else calibration_features
+        prompts = len(fit_ND if given is None else given)
+        if documents is not None and len(documents) != prompts:
+            raise ConfigError(
+                "prompts and their documents differ in number", where=name, expected=prompts, got=len(documents)
+            )
+        if given is not None:
+            own_MD = _checked(given, f"calibration features of {name!r}", dimension=self.dimension)
         else:
             told = range(len(fit_ND)) if documents is None else documents
             numbers = {document: i for i, document in enumerate(dict.fromkeys(told))}
@@ -273,6 +280,10 @@ class Router:
         queries_ND = _checked(queries_ND, "queries", dimension=self.dimension)
         if not self.statistics:
             return [Route(domain=None, confidence=0.0, abstained=True) for _ in queries_ND]
+        parts = [queries_ND[i : i + _CHUNK] for i in range(0, len(queries_ND), _CHUNK)]
+        return [route for part in parts for route in self._route(part)]
+
+    def _route(self, queries_ND: np.ndarray) -> list[Route]:
         directions_ND = self._lens.directions(queries_ND)
         weights_DT, bias_T = self._discriminant
         nearness_NT = directions_ND @ weights_DT + bias_T
@@ -475,7 +486,8 @@ def _statistics(name: str, arrays: Mapping[str, np.ndarray]) -> DomainStatistics
     mean, axes, spread = (np.array(arrays[f"domain/{name}/{part}"]) for part in ("mean", "axes", "spread"))
     if mean.shape != arrays["background"].shape[1:] or axes.shape != (*spread.shape, *mean.shape):
         raise ValueError(f"{name}: mean {mean.shape}, axes {axes.shape}, spread {spread.shape}")
-    if not all(np.isfinite(part).all() for part in (mean, axes, spread)) or count < 1:
+    finite = all(np.isfinite(part).all() for part in (mean, axes, spread, [count, rest, threshold, slope, middle]))
+    if not finite or count < 1 or rest < 0 or (spread < 0).any():
         raise ValueError(f"{name}: numbers that are none")
     return DomainStatistics(
         count=int(count),
