@@ -38,11 +38,12 @@ def export_domains(
 ) -> dict[str, Any]:
     """Write `out`/<domain>/ in PEFT's format for each domain, and `out`/parity.json.
 
-    The backbone the domain is pinned to is folded in, the scaling is in B, one rank holds for all modules
-    (lora_alpha = rank). Parity: the largest difference of logits between the stack and the exported LoRA alone on the
-    base, both in float32, where answers are read: from a prompt's last position through the stack's own greedy answer.
-    The largest over all positions stands beside it: on attention sinks (a prompt's first token and a few others) the
-    residual of SmolLM2-135M reaches 2.7e4, where one float32 spacing is 2e-3 and moves logits by 1e-4 (LOG.md).
+    The backbone the domain is pinned to is folded in (none where it stands alone), the scaling is in B, one rank
+    holds for all modules (lora_alpha = rank). Parity: the largest difference of logits between the stack and the
+    exported LoRA alone on the base, both in float32, where answers are read: from a prompt's last position through the
+    stack's own greedy answer. The largest over all positions stands beside it: on attention sinks (a prompt's first
+    token and a few others) the residual of SmolLM2-135M reaches 2.7e4, where one float32 spacing is 2e-3 and moves
+    logits by 1e-4 (LOG.md).
 
     Raises:
         CrmaError: a difference above 1e-4; the folder is left for inspection.

@@ -1,9 +1,10 @@
 """Learning one domain: propose, follow, verify, commit (after METHOD section 3), each step resumable.
 
 Propose: the domain's LoRA and the backbone learn together. Follow and verify: each earlier domain goes towards its LoRA
-on the moved backbone as far as its validation rows gain by it, its served LoRA fitted to that, and the backbone moves
-as far as none of them loses more than a budget. The new LoRA takes over what the backbone may not keep. Commit: with
-`propose` below 1 that LoRA learns on with the backbone held; all is published at once.
+on the moved backbone as far as its validation rows gain by it, its served LoRA fitted to that, or else stays as it is,
+alone. Where that is not allowed, the backbone moves as far as no domain loses more than a budget, and the new LoRA
+takes over what it may not keep. Commit: with `propose` below 1 that LoRA learns on with the backbone held; all is
+published at once.
 """
 
 from __future__ import annotations

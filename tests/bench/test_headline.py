@@ -218,3 +218,14 @@ def test_a_seed_with_rows_of_its_own_is_a_stratum_of_its_own():
 def test_a_nested_mean_of_nothing_is_nothing():
     assert nested_mean({}) is None
     assert nested_mean({("a", 0): 1.0, ("a", 1): 3.0, ("b", 0): 8.0}) == pytest.approx(5.0)
+
+
+def test_runs_of_different_rules_of_following_are_not_averaged():
+    def run(seed: int, rule: int | None):
+        said = {} if rule is None else {"rule": rule}
+        return toy_receipt("crma", seed=seed).model_copy(update={"config": {"condition": said}})
+
+    assert len(group_runs([run(0, 3), run(1, 3)])) == 2
+    assert len(group_runs([run(0, 1), run(1, None)])) == 2  # of before it was said
+    with pytest.raises(DataError, match="different rules"):
+        group_runs([run(0, 3), run(1, 2)])

@@ -78,19 +78,19 @@ def test_domains_seeds_shares_routes_and_answers():
 
 def test_how_far_earlier_domains_followed_stands_beside_the_shares():
     def fit(follow: float, rank: int) -> dict[str, float]:
-        return {"follow": follow, "rank": rank}
+        return {"follow": follow, "rank": rank, "standalone": float(rank > 8)}
 
     suite = [
         r.model_copy(
             update={
-                "fits": {"law": {}, "code": {"law": fit(0.25, 8)}, "art": {"law": fit(0.0, 18), "code": fit(0.5, 8)}},
+                "fits": {"law": {}, "code": {"law": fit(0.25, 18)}},
                 "config": {"learn": {"rank": 8}},
             }
         )
         for r in toy_suite()
         if r.condition == "crma"
     ]
-    assert "| law 1 → code 0.25 | 25% | 1 of 3 |" in result_tables(suite)["small/far/shares"]
+    assert "| law 1 → code 0.25 | 25% | 1 of 1 |" in result_tables(suite)["small/far/shares"]
 
 
 def test_ablations_stand_beside_what_they_ablate():

@@ -142,10 +142,13 @@ def group_runs(receipts: Iterable[Receipt]) -> tuple[Run, ...]:
     One receipt of a condition that knows no order stands in every order that was run of its seed.
 
     Raises:
-        DataError: two receipts of one run disagree on the rows or the base, or are of the same condition.
+        DataError: two receipts of one run disagree on the rows or the base, or are of the same condition; or those of
+            a condition were made by different rules.
     """
     groups: dict[tuple[str, str, int, tuple[str, ...]], dict[str, Receipt]] = {}
+    rules: dict[tuple[str, str, str], Receipt] = {}
     for receipt in receipts:
+        _check_rule(rules.setdefault((receipt.recipe, receipt.stream, receipt.condition), receipt), receipt)
         group = groups.setdefault((receipt.recipe, receipt.stream, receipt.seed, receipt.order), {})
         if receipt.condition in group:
             raise DataError(
@@ -171,6 +174,19 @@ def _fill_orders(groups: Mapping[tuple[str, str, int, tuple[str, ...]], dict[str
             for condition in KNOWS_NO_ORDER & others.keys() - group.keys() if there == where else ():
                 _check_pair(next(iter(group.values())), others[condition])
                 group[condition] = others[condition].in_order(order)
+
+
+def _check_rule(one: Receipt, other: Receipt) -> None:
+    """Means over seeds and orders are of one method: see `crma.learning.RULE`."""
+    a, b = (r.config.get("condition", {}).get("rule", 1) for r in (one, other))
+    if a != b:
+        raise DataError(
+            "receipts of one condition were made by different rules of following",
+            where=f"{one.name}\n         and {other.name}",
+            expected=f"rule {a}",
+            got=f"rule {b}",
+            next_step="make the older ones again with `crma bench run`, or move them away",
+        )
 
 
 def _check_pair(one: Receipt, other: Receipt) -> None:

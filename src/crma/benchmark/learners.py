@@ -262,7 +262,9 @@ def _answered(model: ContinualModel, domain: str, examples: Sequence[Example]) -
     }
     prompts = [e.prompt for e in examples]
     for view, options in views.items():
-        if view == "backbone-off" and model.backbone is None:
+        # One that stands alone is served without the backbone anyway: nothing would be compared.
+        alone = model.stack.manifest.domain(domain).standalone
+        if view == "backbone-off" and (model.backbone is None or alone):
             continue
         replies = model.ask_many(prompts, max_new_tokens=_ANSWER_TOKENS, **options)
         matches = [is_exact_match(r.text, e.completion) for r, e in zip(replies, examples, strict=True)]

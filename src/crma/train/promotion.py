@@ -1,7 +1,7 @@
-"""Verified promotion: how far the shared backbone may move at the price of a small budget of validation loss.
+"""Verified promotion: how far an earlier domain follows a moved backbone, and how far the backbone may move.
 
-What a domain is *served* with never gets worse: one that loses anything under the moved backbone stays pinned to the
-backbone it was verified on. The budget bounds what it would lose if it were moved all the same (floating).
+What a domain is *served* with never gets worse on its validation rows: one that loses anything stays as it is. The
+budget bounds what it would lose if it were moved all the same (floating), where it may not stand alone.
 
 Nothing is computed here but the decision: losses come from a callable, so a table is its test.
 """
