@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from crma.bench.demo_table import demo_table
-from crma.bench.numbers import check_document
+from crma.bench.numbers import check_document, check_whole
 from crma.bench.receipt import read_receipts
+from crma.bench.report import results_markdown
+from crma.bench.routing import read_routing
+from crma.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +23,20 @@ def test_the_readme_shows_what_the_demo_came_to():
 
 
 def test_the_documents_hold_the_numbers_of_the_receipts():
-    receipts = read_receipts(ROOT / "results")
+    receipts, routing = read_receipts(ROOT / "results"), read_routing(ROOT / "results")
     assert receipts
-    for document in ("README.md", "RESULTS.md"):
-        assert check_document(ROOT / document, receipts) == ()
+    assert routing
+    assert check_document(ROOT / "README.md", receipts, routing) == ()
+    assert check_whole(ROOT / "RESULTS.md", results_markdown(receipts, Path("results/figures"), routing)) == ()
+
+
+def test_a_document_that_says_more_or_less_than_the_receipts_is_found(tmp_path: Path):
+    document = tmp_path / "RESULTS.md"
+    document.write_text("# Results\n\nso", encoding="utf-8")
+    assert check_whole(document, "# Results\n\nso") == ()
+    (mismatch,) = check_whole(document, "# Results\n\nso\n")
+    assert (mismatch.line, mismatch.got) == (4, "the end of the document")
+    (mismatch,) = check_whole(document, "# Results\n\nelse")
+    assert (mismatch.line, mismatch.expected, mismatch.got) == (3, "else", "so")
+    with pytest.raises(DataError, match="no such document"):
+        check_whole(tmp_path / "none.md", "")
