@@ -111,7 +111,7 @@ def furthest_follow(
 
     Walks up the shares above 0 while each step gains by more than the standard error of the gain (after Breiman et al.
     1984, the one-standard-error rule), and asks no further: the loss along the way is close to convex. A few validation
-    rows prefer one of several points by chance, and at every move again; what they cannot tell from chance is left.
+    rows prefer one of several points by chance, and at every move again; this passes by chance in one case of six only.
 
     Args:
         reference: what its validation rows lose with what it is served with now.
