@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -102,10 +101,7 @@ def bench_run(
     from crma.benchmark.runner import run_recipe
 
     _quiet_libraries()
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    _use_threads(threads)
     chosen = recipe_named(recipe, lr=lr, base=base, rows=rows)
     written = run_recipe(
         chosen,
@@ -118,10 +114,7 @@ def bench_run(
         keep=keep,
         say=lambda text: err.print(text, highlight=False, markup=False, soft_wrap=True),
     )
-    if as_json:
-        _print_json({"written": [str(path) for path in written]})
-    else:
-        out.print(f"{len(written)} receipts written under {results / chosen.name}", highlight=False)
+    _tell_written(written, results / chosen.name, as_json=as_json)
 
 
 @bench_app.command("general")
@@ -170,10 +163,7 @@ def bench_router(
     from crma.benchmark.streams import shared_data
 
     _quiet_libraries()
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    _use_threads(threads)
     written = measure_routing(
         shared_data(),
         results,
@@ -182,10 +172,7 @@ def bench_router(
         base=base,
         say=lambda text: err.print(text, highlight=False, markup=False, soft_wrap=True),
     )
-    if as_json:
-        _print_json({"written": [str(path) for path in written]})
-    else:
-        out.print(f"{len(written)} receipts written under {results}", highlight=False)
+    _tell_written(written, results, as_json=as_json)
 
 
 @bench_app.command("report")
@@ -201,13 +188,13 @@ def bench_report(
     from crma.bench.headline import headline
     from crma.bench.numbers import check_document, check_whole, fill_document
     from crma.bench.receipt import read_receipts
-    from crma.bench.report import results_markdown, write_report
+    from crma.bench.report import figures_link, results_markdown, write_report
     from crma.bench.routing import read_routing
 
     receipts, routing = read_receipts(results), read_routing(results)
     others = also if also is not None else [p for p in (Path("README.md"),) if p.is_file()]
     if check:
-        whole = results_markdown(receipts, Path(os.path.relpath(results / "figures", document.parent)), routing)
+        whole = results_markdown(receipts, figures_link(results, document), routing)
         found = [*check_whole(document, whole), *(m for p in others for m in check_document(p, receipts, routing))]
         if as_json:
             _print_json({"differences": [str(m) for m in found]})
@@ -534,6 +521,20 @@ def export(
             f"{folder / name}: rank {d['rank']}, {d['bytes'] / 1e6:.1f} MB, largest logit difference "
             f"{d['max_logit_difference']:.1e} (the domain changes the base's by {d['max_change_of_the_base']:.1f})"
         )
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _tell_written(written: Sequence[Path], where: Path, *, as_json: bool) -> None:
+    if as_json:
+        _print_json({"written": [str(path) for path in written]})
+    else:
+        out.print(f"{len(written)} receipts written under {where}", highlight=False)
 
 
 def _show_route(route: Any) -> None:

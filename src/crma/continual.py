@@ -19,7 +19,7 @@ from crma.export import export_domains
 from crma.forgetting import Forgotten, forget_domain
 from crma.generate.engine import generate
 from crma.learning import Data, Learning, Learnt, Listener
-from crma.route.conversation import route_conversation
+from crma.route.conversation import is_settled, route_conversation
 from crma.served import ServedStack
 from crma.status import status_of
 from crma.train.config import LearnConfig
@@ -83,9 +83,14 @@ class ContinualModel(ServedStack):
     def route_conversations(self, conversations: Sequence[Sequence[Message]]) -> list[Route]:
         """Which domain the last turn of each conversation belongs to, in the light of the user's turns before it."""
         turns = [[m.content for m in c if m.role == "user"][-_TURNS:] or [""] for c in conversations]
-        routes = iter(self.route([text for texts in turns for text in texts]))
-        lengths = [[len(self.tokenizer(t, add_special_tokens=False).input_ids) for t in texts] for texts in turns]
-        return [route_conversation([next(routes) for _ in of], of) for of in lengths]
+        routes = self.route([texts[-1] for texts in turns])
+        # Most turns say by themselves where they belong: only for the others the earlier ones are read (again).
+        doubtful = [i for i, route in enumerate(routes) if len(turns[i]) > 1 and not is_settled(route)]
+        earlier = iter(self.route([text for i in doubtful for text in turns[i][:-1]]))
+        for i in doubtful:
+            lengths = [len(self.tokenizer(t, add_special_tokens=False).input_ids) for t in turns[i]]
+            routes[i] = route_conversation([*(next(earlier) for _ in turns[i][:-1]), routes[i]], lengths)
+        return routes
 
     def ask(
         self,
@@ -252,6 +257,7 @@ def _conversation(text: str | Sequence[Message | Mapping[str, str]]) -> tuple[Me
                 where=f"turn {number + 1} of a conversation",
                 expected=f'a Message, or {{"role": one of {", ".join(get_args(Role))}, "content": a text}}',
                 got=repr(turn)[:80],
+                next_step="hand in the conversation as a list of such messages, oldest first",
             )
         turns.append(Message(role=cast(Any, role), content=content))
     return tuple(turns)
@@ -259,4 +265,9 @@ def _conversation(text: str | Sequence[Message | Mapping[str, str]]) -> tuple[Me
 
 def _refuse_one_string(texts: object) -> None:
     if isinstance(texts, str):  # or its letters would be asked one by one
-        raise DataError("one text where several are asked for", expected="a list of texts", got=repr(texts)[:80])
+        raise DataError(
+            "one text where several are asked for",
+            expected="a list of texts",
+            got=repr(texts)[:80],
+            next_step="put it into a list, or call `ask`",
+        )

@@ -186,7 +186,7 @@ class Learning:
                 yield
             return
         self.served.load_snapshot(head)
-        self.served.place(record.name, self.served.learnt(record.name))
+        self.served.place(record.name, self.served.weights_learnt(record.name))
         yield
 
     def _session(self, fingerprint: Mapping[str, Any]) -> Session:

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from crma.data.domains import documents_of
 from crma.data.render import Rendered, ensure_chat_template, render_all
 from crma.errors import BaseMismatchError
 from crma.forgetting import read_router
@@ -153,7 +154,7 @@ class ServedStack:
         if chosen == record.snapshot_pinned or standalone:
             self.activate(domain)
         elif chosen == record.snapshot_learnt and fit is None:
-            self.place(domain, self.learnt(domain))
+            self.place(domain, self.weights_learnt(domain))
         else:
             by = next((d for d in self.stack.manifest.domains if d.name == maker), record)  # it may be forgotten
             fit = fit or Fit(follow=min(LearnConfig(**by.config).follow), rank=self.rank(domain))
@@ -206,7 +207,7 @@ class ServedStack:
         served = record.rank or learnt
         return served if record.standalone else folded_rank(self.backbone, served)
 
-    def learnt(self, domain: str) -> Weights:
+    def weights_learnt(self, domain: str) -> Weights:
         """A committed domain's LoRA as it was learnt, under `snapshot_learnt`."""
         record = self.stack.manifest.domain(domain)
         return self._stored(record.adapter_learnt or record.adapter)
@@ -218,7 +219,7 @@ class ServedStack:
         From what it is served with: where an earlier move helped it, that help is kept.
         """
         record = self.stack.manifest.domain(domain)
-        learnt = self.learnt(domain)
+        learnt = self.weights_learnt(domain)
         if self.backbone is None or fit.follow == 1.0:
             return learnt
         served = self._stored(record.adapter) if record.adapter_learnt else learnt
@@ -337,8 +338,7 @@ class ServedStack:
         router = self.router() or Router.empty(self.features(BACKGROUND_PROMPTS))
         own = self.features([e.prompt for e in split.train])
         held_out = self.features([e.prompt for e in split.validation]) if split.validation else None
-        # A row without a group stands alone.
-        documents = [e.group or f"row {i}" for i, e in enumerate(split.validation or split.train)]
+        documents = documents_of(split.validation or split.train)
         return router.with_domain(domain, own, held_out, documents=documents), held_out
 
     # --- processes ---------------------------------------------------------------------------------------------

@@ -38,7 +38,9 @@ def data(tmp_path):
         ]
         write(f"{domain}.jsonl", rows)
     write("ood/clinc150_oos.jsonl", [{"prompt": f"sing {i}", "near_domains": ["law"] * (i % 2)} for i in range(6)])
-    write("ood/clinc150_intents.jsonl", [{"prompt": f"hum {i}", "subdomain": "home"} for i in range(3)])
+    hums = [{"prompt": f"hum {i}", "subdomain": "home"} for i in range(3)]
+    near = [{"prompt": "Are you a real person", "subdomain": "small_talk"}, {"prompt": "pay", "subdomain": "banking"}]
+    write("ood/clinc150_intents.jsonl", hums + near)
     write("benchmarks/truthfulqa/validation.jsonl", [{"question": "Why?", "category": "Law"}, {"question": "Who?"}])
     for file, column in (
         ("piqa/validation", "goal"),
@@ -46,6 +48,8 @@ def data(tmp_path):
         ("boolq/validation", "question"),
         ("hellaswag/validation_1000", "ctx"),
         ("gsm8k/test", "question"),
+        ("svamp/test", "context"),
+        ("copa/test", "query"),
     ):
         write(f"benchmarks/{file}.jsonl", [{column: f"a {column} of {i}"} for i in range(2)])
     write("cl_benchmark/dbpedia/test.jsonl", [{"prompt": "what topic"}])
@@ -85,6 +89,9 @@ def test_a_receipt_tells_of_every_query(run, tmp_path):
     assert clinc is not None
     assert truthful is not None
     assert (len(clinc.routed), len(truthful.routed)) == (3, 1)  # none near a domain, none of its categories
+    intents = receipt.group("clinc intents")
+    assert intents is not None
+    assert len(intents.routed) == 3  # none that repeats a background prompt, none of banking
     boundary = receipt.group("boundary")
     assert boundary is not None
     assert boundary.kinds == tuple(c.kind for c in BOUNDARY)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crma.route.conversation import route_conversation
+from crma.route.conversation import is_settled, route_conversation
 from crma.types import Route
 
 
@@ -53,6 +53,8 @@ def test_a_whole_question_of_another_subject_is_followed_at_once():
 def test_between_domains_that_both_accept_the_conversation_decides():
     both = route(("medicine", "law"), medicine=0.4, law=0.55)
     assert both.domain == "law"
+    assert not is_settled(both)
+    assert not is_settled(NEITHER)
     found = route_conversation([MEDICINE, MEDICINE, both], [20, 20, 8])
     assert (found.domain, found.runner_up, found.carried) == ("medicine", "law", True)
 
@@ -61,6 +63,7 @@ def test_between_domains_that_both_accept_the_conversation_decides():
 def test_what_only_one_domain_accepts_is_never_taken_from_it(before: list[Route], length: int):
     """So that a conversation abstains no oftener from a domain's own questions than a single query does."""
     for last in (LAW, route(medicine=0.2, law=0.51)):
+        assert is_settled(last)
         assert route_conversation([*before, last], [20] * len(before) + [length]) is last
 
 

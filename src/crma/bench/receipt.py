@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,10 +18,21 @@ from crma.errors import DataError
 from crma.stack import files
 from crma.types import Matrix
 
-__all__ = ["KNOWS_NO_ORDER", "Answers", "Measurement", "Receipt", "View", "machine", "read_receipts", "write_receipt"]
+__all__ = [
+    "KNOWS_NO_ORDER",
+    "Answers",
+    "Measurement",
+    "Receipt",
+    "View",
+    "machine",
+    "read_receipts",
+    "validated",
+    "write_receipt",
+]
 
 # Conditions in which no domain touches another, or all are learnt at once: the order changes nothing but a shuffle.
 KNOWS_NO_ORDER = frozenset({"base", "joint", "frozen", "frozen-small", "frozen-uniform", "reset"})
+R = TypeVar("R", bound=BaseModel)
 _PACKAGES = ("crma", "torch", "transformers", "peft", "accelerate", "numpy", "safetensors")
 
 # Under what a domain's rows were scored. base: the untouched base. floating: what the method ends with after `after`
@@ -207,14 +218,23 @@ def read_receipts(places: Iterable[Path] | Path) -> list[Receipt]:
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != 2:
             continue
-        try:
-            found.append(Receipt(**content))
-        except ValidationError as error:
-            raise DataError(
-                "this receipt cannot be read",
-                where=str(file),
-                expected="what `crma bench run` writes",
-                got=str(error.errors()[0]),
-                next_step="make it again with `crma bench run`",
-            ) from error
+        found.append(validated(Receipt, content, file, "crma bench run"))
     return found
+
+
+def validated(model: type[R], content: Mapping[str, Any], file: Path, command: str) -> R:
+    """The receipt in `content`, which `command` writes.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return model(**content)
+    except ValidationError as error:
+        raise DataError(
+            "this receipt cannot be read",
+            where=str(file),
+            expected=f"what `{command}` writes",
+            got=str(error.errors()[0]),
+            next_step=f"make it again with `{command}`",
+        ) from error

@@ -17,9 +17,10 @@ from crma.bench.studies import whole
 from crma.errors import DataError
 from crma.stack import files
 
-__all__ = ["COMMAND", "marked", "results_markdown", "write_report"]
+__all__ = ["COMMAND", "figures_link", "marked", "results_markdown", "write_report"]
 
 COMMAND = "crma bench report"
+_FIGURES = "figures"
 
 _WORDS = (
     "A loss is in nats a supervised token of test rows, the mean over domains weighing the same. *Drift*: 100 (at the "
@@ -125,12 +126,16 @@ def write_report(results: Path, out: Path) -> Path:
             got="none of format 2",
             next_step="make some with `crma bench run small`",
         )
-    figures = results / "figures"
-    draw_figures(whole(receipts), figures)
-    text = results_markdown(receipts, Path(os.path.relpath(figures, out.parent)), routing)
+    draw_figures(whole(receipts), results / _FIGURES)
+    text = results_markdown(receipts, figures_link(results, out), routing)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes_atomic(out, text.encode("utf-8"))
     return out
+
+
+def figures_link(results: Path, out: Path) -> Path:
+    """Where a document at `out` finds the figures of `results`."""
+    return Path(os.path.relpath(results / _FIGURES, out.parent))
 
 
 def _of_routers(receipts: Sequence[RoutingReceipt]) -> str:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.stats import betabinom
 
-from crma.bench.statistics import Interval, auroc, expected_calibration_error, macro_f1, wilson
+from crma.bench.receipt import validated
+from crma.bench.statistics import auroc, expected_calibration_error, macro_f1
 from crma.errors import DataError
 
 __all__ = [
@@ -77,10 +78,6 @@ class Group(BaseModel):
     def accuracy(self) -> float:
         """Share that ends where is right; the base is not right for a domain's own row."""
         return float(np.mean(self.correct))
-
-    def interval(self) -> Interval:
-        """Of the accuracy: Wilson, 95 %."""
-        return wilson(sum(self.correct), len(self.correct))
 
     def macro_f1(self) -> float:
         """Over the domains; the base is no class of theirs."""
@@ -156,16 +153,7 @@ def read_routing(folder: Path) -> list[RoutingReceipt]:
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("kind") != "routing":
             continue
-        try:
-            found.append(RoutingReceipt(**content))
-        except ValidationError as error:
-            raise DataError(
-                "this receipt cannot be read",
-                where=str(file),
-                expected="what `crma bench router` writes",
-                got=str(error.errors()[0]),
-                next_step="make it again with `crma bench router`",
-            ) from error
+        found.append(validated(RoutingReceipt, content, file, "crma bench router"))
     return found
 
 
@@ -217,6 +205,8 @@ def check_comparable(receipts: Sequence[RoutingReceipt]) -> None:
             raise DataError(
                 "two routing receipts say they are the same",
                 where=f"{receipt.name}, seed {receipt.seed}",
+                expected="one receipt a set of domains and seed",
+                got="two",
                 next_step="keep the one you trust and move the other away",
             )
         known.add((receipt.name, receipt.seed))

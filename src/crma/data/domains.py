@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from crma.errors import ConfigError, DataError
 from crma.types import Example, Split, check_domain_name
 
-__all__ = ["DomainData", "SplitReport", "leaks", "prepare_domain", "split_examples", "split_hashes"]
+__all__ = ["DomainData", "SplitReport", "documents_of", "leaks", "prepare_domain", "split_examples", "split_hashes"]
 
 # From this many keys on, an empty validation split is lent one: with fewer, one question is more than a fifth of all.
 _KEYS_FOR_VALIDATION = 5
@@ -111,6 +111,11 @@ def split_hashes(split: Split) -> dict[str, str]:
         name: hashlib.sha256("\n".join(sorted(row.content_hash for row in rows)).encode()).hexdigest()
         for name, rows in _named(split)
     }
+
+
+def documents_of(examples: Sequence[Example]) -> list[Hashable]:
+    """What each row came from; one without a group stands alone."""
+    return [example.group if example.group is not None else i for i, example in enumerate(examples)]
 
 
 def leaks(split: Split) -> tuple[str, ...]:

@@ -90,7 +90,10 @@ def calibrate(
 def _lowest_of_each(scores: np.ndarray, documents: Sequence[Hashable]) -> np.ndarray:
     if len(documents) != len(scores):
         raise ConfigError(
-            "calibration rows and their documents differ in number", expected=len(scores), got=len(documents)
+            "calibration rows and their documents differ in number",
+            expected=len(scores),
+            got=len(documents),
+            next_step="name a document for each row, or none at all",
         )
     lowest: dict[Hashable, float] = {}
     for score, document in zip(scores, documents, strict=True):

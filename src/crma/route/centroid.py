@@ -228,7 +228,11 @@ class Router:
         prompts = len(fit_ND if given is None else given)
         if documents is not None and len(documents) != prompts:
             raise ConfigError(
-                "prompts and their documents differ in number", where=name, expected=prompts, got=len(documents)
+                "prompts and their documents differ in number",
+                where=name,
+                expected=prompts,
+                got=len(documents),
+                next_step="name a document for each prompt that calibrates, or none at all",
             )
         if given is not None:
             own_MD = _checked(given, f"calibration features of {name!r}", dimension=self.dimension)

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from crma.types import Route
 
-__all__ = ["route_conversation"]
+__all__ = ["is_settled", "route_conversation"]
 
 # Chosen on conversations made of validation rows (LOG.md, on the router): 90 % of later turns right, where each turn by
 # itself has 74 % and keeping the subject through refused turns of at most eight tokens 88 %.
@@ -25,6 +25,11 @@ SWITCH = 0.3  # the chance that a turn which names its subject changes it
 HALF = 6.0  # tokens at which a turn names its subject as often as not
 SLOPE = 1.2  # tokens in which that chance goes from a half to nearly three quarters
 LEAST = 1e-3  # of any state: a route is never surer than this
+
+
+def is_settled(turn: Route) -> bool:
+    """Whether a turn goes where it goes by itself, whatever was said before: exactly one domain accepts it."""
+    return turn.domain is not None and sum(_accepts(turn, domain) for domain in turn.scores) == 1
 
 
 def route_conversation(turns: Sequence[Route], tokens: Sequence[int]) -> Route:
