@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
@@ -16,13 +16,15 @@ from crma.bench.metrics import drift_pct
 from crma.data.render import Rendered, end_of_turn_ids, render_all, render_prompt
 from crma.errors import DataError
 from crma.export import export_domains
+from crma.extending import Extended, Extending, check_extendable
 from crma.forgetting import Forgotten, forget_domain
 from crma.generate.engine import generate
-from crma.learning import Data, Learning, Learnt, Listener
+from crma.learning import Data, Learning, Learnt
 from crma.route.conversation import is_settled, route_conversation
 from crma.served import ServedStack
 from crma.status import status_of
 from crma.train.config import LearnConfig
+from crma.training import Listener
 from crma.types import Example, Matrix, Message, Reply, Role, Route, Score, check_domain_name
 
 __all__ = ["ContinualModel", "Evaluation", "Forgotten"]
@@ -58,10 +60,31 @@ class ContinualModel(ServedStack):
             DataError, ConfigError, StackLockedError, TrainingDivergedError: the stack is as it was.
         """
         learning = Learning(self, check_domain_name(domain), config or LearnConfig(), on_event)
+        with self._changing(domain):
+            return learning.run(data)
+
+    def extend(
+        self, domain: str, data: Data, config: LearnConfig | None = None, *, on_event: Listener = lambda _k, _v: None
+    ) -> Extended:
+        """Let a domain learn on from more rows of its subject; what it can already do is kept, or nothing is taken.
+
+        The rows it was judged by judge again, together with new ones; no other domain changes. Rows are split as the
+        domain's own were. `config` None takes the domain's own settings.
+
+        Raises:
+            UnknownDomainError, ConfigError, DataError, StackLockedError, TrainingDivergedError: the stack is as it was.
+        """
+        own = check_extendable(self.stack.manifest.domain(domain), config)
+        extending = Extending(self, domain, own, on_event)
+        with self._changing(domain):
+            return extending.run(data)
+
+    @contextmanager
+    def _changing(self, domain: str) -> Iterator[None]:
         try:
             with self.stack.lock() if self.is_main else nullcontext():
                 self.wait()  # under the lock no process can see the stack change
-                return learning.run(data)
+                yield
         except BaseException:
             self.adapters.remove(domain)  # half learnt: it must never answer
             raise
@@ -238,7 +261,7 @@ class ContinualModel(ServedStack):
         """
         forgotten = forget_domain(self.stack, domain, rewind=rewind)
         self.adapters.remove(domain)
-        self._rows = {key: rows for key, rows in self._rows.items() if key[0] != domain}
+        self.drop_rows(domain)
         return forgotten
 
 

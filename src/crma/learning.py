@@ -9,41 +9,37 @@ published at once.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from crma.data.batches import Plan, plan_batches
+from crma.data.batches import plan_batches
 from crma.data.domains import prepare_domain, split_hashes
 from crma.data.render import Rendered, RenderedSplit, render_all
 from crma.data.sources import read_examples
 from crma.errors import ConfigError, DataError, TrainingDivergedError
 from crma.forgetting import write_router
-from crma.model.adapters import AdapterConfig, Weights, peft_config, rank_of, to_file
+from crma.model.adapters import Weights, rank_of, to_file
 from crma.model.backbone import State, distance
 from crma.model.fold import Factors, absorb
 from crma.overlap import Overlap, overlaps_of
 from crma.route.centroid import Router
-from crma.served import UNSAVED, ServedStack
 from crma.session import Session
 from crma.stack.layout import WORK, DomainRecord, Fit, SnapshotRecord
 from crma.stack.stack import Transaction
 from crma.train.config import LearnConfig, derived_seed
-from crma.train.loop import Checkpoint, Group, StepReport, fit
 from crma.train.promotion import Held, Verdict, furthest_follow, verify_proposal
+from crma.training import DomainTraining, data_hash, rows_to_keep, timestamp
 from crma.types import Example, Split
 
-__all__ = ["RULE", "Data", "Learning", "Learnt", "Listener"]
+__all__ = ["RULE", "Data", "Learning", "Learnt", "split_of"]
 
 # Which rule of following a run was made by: raised when equal settings come to learn otherwise, so that neither a
 # half-done run nor a receipt of the other rule is taken for this one. 1: a share of each movement of the backbone.
@@ -53,7 +49,6 @@ RULE = 3
 
 _WARM_ROWS = 32  # training rows that say which earlier LoRA is nearest
 Data = str | os.PathLike[str] | Sequence[Example] | Split
-Listener = Callable[[str, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,21 +66,16 @@ class Learnt:
     overlaps: tuple[Overlap, ...] = ()  # with earlier domains, where there are any to speak of
 
 
-class Learning:
+class Learning(DomainTraining):
     """One domain being learnt on a stack whose lock the caller holds."""
-
-    def __init__(self, served: ServedStack, domain: str, config: LearnConfig, on_event: Listener) -> None:
-        self.served, self.domain, self.config = served, domain, config
-        self.on_event: Listener = on_event if served.is_main else lambda _kind, _value: None
-        self.began = time.perf_counter()
 
     def run(self, data: Data) -> Learnt:
         self.served.stack.refresh()
         manifest = self.served.stack.manifest
-        split, counts = _split_of(self.domain, data, self.config)
-        data_hash = _data_hash(split)
+        split, counts = split_of(self.domain, data, self.config)
+        content = data_hash(split)
         if any(d.name == self.domain for d in manifest.domains):
-            return self._learnt_before(data_hash)
+            return self._learnt_before(content)
         rendered = {
             name: render_all(rows, self.served.tokenizer, self.config.max_length)
             for name, rows in (("train", split.train), ("validation", split.validation), ("test", split.test))
@@ -95,7 +85,7 @@ class Learning:
             self.on_event("note", {"text": f"rows longer than {self.config.max_length} tokens were cut: {cut}"})
         train_rows = rendered["train"].rows
         fingerprint = {
-            "data": data_hash,
+            "data": content,
             "config": self.config.model_dump(exclude={"checkpoint_every"}),
             "head": manifest.head,
             "domains": [[d.name, d.data_sha256, d.adapter, d.snapshot_pinned] for d in manifest.domains],
@@ -189,33 +179,11 @@ class Learning:
         self.served.place(record.name, self.served.weights_learnt(record.name))
         yield
 
-    def _session(self, fingerprint: Mapping[str, Any]) -> Session:
-        """Opened by the main process, which may clear it, before the others read it and before anyone goes on."""
-        work = self.served.stack.work
-        if self.served.is_main:
-            session = Session(work(self.domain), fingerprint)
-            self.served.wait()
-        else:
-            self.served.wait()
-            session = Session(work(self.domain), fingerprint, writes=False)
-        self.served.wait()
-        return session
-
-    def _held(self, rows: Sequence[Rendered], **told: str) -> Held:
-        """What each row loses; with `told` it goes to a listener as well, so that a benchmark need not repeat it."""
-        losses = self.served.score_rows(rows, shared=True).losses
-        if told:
-            self.on_event("measured", {**told, "losses": losses})
-        return Held(losses=losses, tokens=tuple(sum(r.supervised[1:]) for r in rows))
-
-    def _loss(self, rows: Sequence[Rendered], **told: str) -> float:
-        return self._held(rows, **told).loss
-
-    def _learnt_before(self, data_hash: str) -> Learnt:
+    def _learnt_before(self, content: str) -> Learnt:
         """What a run that was killed between its commit and its end would have returned; any other is refused."""
         stack = self.served.stack
         record = stack.manifest.domain(self.domain)
-        same = record.data_sha256 == data_hash and LearnConfig(**record.config) == self.config
+        same = record.data_sha256 == content and LearnConfig(**record.config) == self.config
         unfinished = (stack.root / WORK / self.domain).is_dir()
         self.served.wait()
         if not (same and unfinished):
@@ -239,103 +207,6 @@ class Learning:
             seconds=time.perf_counter() - self.began,
             losses={d.name: d.loss_now for d in stack.manifest.domains},
         )
-
-    def _phase(
-        self,
-        phase: Literal["propose", "commit"],
-        rows: Sequence[Rendered],
-        whole: Plan,
-        part: range,
-        session: Session,
-        *,
-        anew: bool = False,
-    ) -> None:
-        """Run the steps `part` of the `whole` plan. The checkpoint at the last of them is the phase's result.
-
-        The LoRA's schedule and Adam's moments go on from one phase to the next; the backbone's end with the proposal.
-        `anew`: the LoRA is no longer what the moments belong to, so they begin anew; the schedule goes on.
-        """
-        plan = whole.cut(part.start, part.stop)
-        self.served.wait()  # the main process may still be writing the checkpoint that is read here
-        self.served.adapters.activate(self.domain)
-        groups = [
-            Group(
-                name="adapter",
-                side="adapter",
-                lr=self.config.lr,
-                parameters=self.served.adapters.parameters(self.domain),
-                steps_before=part.start,
-                steps_in_all=len(whole),
-            ),
-        ]
-        if phase == "propose" and self.served.backbone is not None:
-            frames, mixing = self.served.backbone.trained()
-            layers = self.served.backbone.layers()
-            gates = {"gate": mixing.pop("gate")} if "gate" in mixing else {}
-            for name, lr, parameters in (
-                ("frames", self.config.lr_backbone, frames),
-                ("mixing", self.config.lr_mixing, mixing),
-                ("gates", self.config.lr_gate, gates),
-            ):
-                if parameters:
-                    groups.append(Group(name=name, side="backbone", lr=lr, parameters=parameters, layers=layers))
-        start = session.load(phase)
-        if start is None and phase == "commit" and not anew and (before := session.load("propose")) is not None:
-            start = replace(before, step=0)  # the LoRA as the proposal left it
-        session.rewind_metrics(phase, start.step if start is not None else 0)
-        if start is not None and start.step >= len(plan):
-            self._take(start)
-            if phase == "propose" and self.served.backbone is not None:
-                self.served.backbone.load({**self.served.backbone.state(), **_backbone_part(start)})
-            return
-        self.on_event("phase", {"phase": phase, "domain": self.domain, "steps": len(plan)})
-
-        def on_step(report: StepReport) -> None:
-            if not self.served.is_main:
-                return
-            line = {"phase": phase, "domain": self.domain, **asdict(report)}
-            line["tokens_per_s"] = report.tokens / report.seconds
-            if self.served.backbone is not None and phase == "propose":
-                line["sites"] = [asdict(s) for s in self.served.backbone.report()]
-                if report.step % 5 == 1 or report.step == report.steps:
-                    line["certificate"] = {
-                        **asdict(self.served.backbone.certificate()),
-                        "worst_operator_norm": float(self.served.backbone.operator_norms().max()),
-                    }
-            session.log(line)
-            self.on_event("step", line)
-
-        backbone = self.served.backbone
-        self.served.snapshot_in = UNSAVED
-        fit(
-            self.served.model,
-            self.served.head,
-            rows,
-            plan,
-            groups,
-            config=self.config.loop.model_copy(
-                update={"seed": derived_seed(self.config.seed, f"{self.domain}/{phase}")}
-            ),
-            accelerator=self.served.accelerator,
-            pad_id=self.served.pad_id,
-            on_step=on_step,
-            after_update=backbone.retract_ if backbone is not None and phase == "propose" else lambda: None,
-            checkpoint_due=lambda step: step % self.config.checkpoint_every == 0 or step == len(plan),
-            on_checkpoint=lambda checkpoint: session.save(phase, checkpoint),
-            start=start,
-        )
-
-    def _take(self, checkpoint: Checkpoint) -> None:
-        """Put a checkpoint's LoRA into the model."""
-        prefix, suffix = "adapter/", ".lora_A/value"
-        targets = [
-            k.removeprefix(prefix).removesuffix(suffix)
-            for k in checkpoint.tensors
-            if k.startswith(prefix) and k.endswith(suffix)
-        ]
-        pair = checkpoint.tensors
-        weights = {t: (pair[f"{prefix}{t}.lora_A/value"], pair[f"{prefix}{t}.lora_B/value"]) for t in targets}
-        self.served.adapters.load(self.domain, self.served.adapters.configs[self.domain], weights)
 
     def _verify(
         self,
@@ -445,7 +316,7 @@ class Learning:
         self.on_event("phase", {"phase": "measure", "domain": self.domain})
         manifest = self.served.stack.manifest
         loss_base = session.get("loss_base")
-        data_hash = _data_hash(split)
+        content = data_hash(split)
         self.served.adapters.activate(self.domain)
         own = {"domain": self.domain, "view": "floating"}
         held_out, tests = rendered["validation"].rows, rendered["test"].rows
@@ -489,7 +360,7 @@ class Learning:
                         parent=manifest.head,
                         alpha=verdict.share,
                         folder=place,
-                        created=_now(),
+                        created=timestamp(),
                         distance_mean=None if moved_by is None else float(moved_by.mean()),
                         distance_max=None if moved_by is None else float(moved_by.max()),
                     )
@@ -497,15 +368,15 @@ class Learning:
                 kept = None
                 if self.config.keep_rows and (split.validation or split.test):
                     kept = tx.fresh_path(f"rows/{self.domain}")
-                    tx.write_lines(f"{kept}/rows.jsonl", _rows_to_keep(split))
+                    tx.write_lines(f"{kept}/rows.jsonl", rows_to_keep(split))
                 version = write_router(self.served.stack, tx, router)
                 record = DomainRecord(
                     name=self.domain,
                     adapter=folder,
                     snapshot_learnt=snapshot,
                     snapshot_pinned=snapshot,
-                    learnt=_now(),
-                    data_sha256=data_hash,
+                    learnt=timestamp(),
+                    data_sha256=content,
                     split_sha256=split_hashes(split),
                     rows=dict(counts),
                     config=self.config.model_dump(),
@@ -529,7 +400,7 @@ class Learning:
                     {
                         "kind": "learn",
                         "domain": self.domain,
-                        "data_sha256": data_hash,
+                        "data_sha256": content,
                         "rows": dict(counts),
                         "config": self.config.model_dump(),
                         "snapshot": snapshot,
@@ -578,14 +449,6 @@ class Learning:
         # Who can only go all the way is not fitted at all; who stands alone already need not come back.
         already = self.served.stack.manifest.domain(earlier).standalone
         return (self.config.widen or already) and min(self.config.follow) < 1.0
-
-    def _peft_config(self, shape: AdapterConfig) -> dict[str, Any]:
-        return peft_config(
-            rank=shape.rank,
-            alpha=shape.alpha,
-            targets=self.served.adapters.targets,
-            base_name=self.served.stack.manifest.base.name,
-        )
 
     def _write_fitted(self, tx: Transaction, record: DomainRecord, fit: Fit, weights: Weights) -> DomainRecord:
         """Its LoRA as it was learnt stays beside the one it is served with, where that is another."""
@@ -636,7 +499,7 @@ class Learning:
         return record.model_copy(update=changes)
 
 
-def _split_of(domain: str, data: Data, config: LearnConfig) -> tuple[Split, dict[str, int]]:
+def split_of(domain: str, data: Data, config: LearnConfig) -> tuple[Split, dict[str, int]]:
     if not isinstance(data, Split):
         examples = read_examples(data) if isinstance(data, str | os.PathLike) else tuple(data)
         prepared = prepare_domain(
@@ -656,32 +519,8 @@ def _split_of(domain: str, data: Data, config: LearnConfig) -> tuple[Split, dict
     return split, counts
 
 
-def _data_hash(split: Split) -> str:
-    return hashlib.sha256(json.dumps(split_hashes(split), sort_keys=True).encode()).hexdigest()
-
-
 def _finite(value: Any) -> Any:
     """`value` for a JSON file, which has no infinity: a loss that is no number becomes null."""
     if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _rows_to_keep(split: Split) -> Iterator[dict[str, Any]]:
-    for name, rows in (("validation", split.validation), ("test", split.test)):
-        for row in rows:
-            yield {"split": name, "messages": [{"role": m.role, "content": m.content} for m in row.messages]}
-
-
-def _backbone_part(checkpoint: Checkpoint) -> State:
-    """A checkpoint's backbone parameters under their own names."""
-    found = {}
-    for key, value in checkpoint.tensors.items():
-        group, name, kind = key.split("/")
-        if group in ("frames", "mixing", "gates") and kind == "value":
-            found[name] = value
-    return found
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -300,7 +300,10 @@ class ServedStack:
         if record.rows_kept is None:
             return []
         return [
-            Example(messages=tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"]))
+            Example(
+                messages=tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"]),
+                group=row.get("group"),
+            )
             for row in self.stack.read_lines(f"{record.rows_kept}/rows.jsonl")
             if row["split"] == split
         ]
@@ -311,6 +314,10 @@ class ServedStack:
             examples = self.kept_examples(domain, split)
             self._rows[domain, split] = render_all(examples, self.tokenizer, length).rows if examples else ()
         return self._rows[domain, split]
+
+    def drop_rows(self, domain: str) -> None:
+        """Its kept rows have changed, or are gone."""
+        self._rows = {key: rows for key, rows in self._rows.items() if key[0] != domain}
 
     # --- routing -----------------------------------------------------------------------------------------------
 

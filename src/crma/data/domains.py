@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from crma.errors import ConfigError, DataError
 from crma.types import Example, Split, check_domain_name
 
-__all__ = ["DomainData", "SplitReport", "documents_of", "leaks", "prepare_domain", "split_examples", "split_hashes"]
+__all__ = [
+    "DomainData",
+    "SplitReport",
+    "apart_from",
+    "documents_of",
+    "leaks",
+    "prepare_domain",
+    "split_examples",
+    "split_hashes",
+]
 
 # From this many keys on, an empty validation split is lent one: with fewer, one question is more than a fifth of all.
 _KEYS_FOR_VALIDATION = 5
@@ -126,6 +135,21 @@ def leaks(split: Split) -> tuple[str, ...]:
             places[f"row {row.content_hash}"].add(name)
             places[f"key {_key(row)}"].add(name)
     return tuple(sorted(what for what, names in places.items() if len(names) > 1))
+
+
+def apart_from(split: Split, judged: Split) -> tuple[Split, int]:
+    """`split` without what must not meet the validation and test rows of `judged`: rows that are among them, and rows
+    of a key that stands there in another split; and how many these are."""
+    known = {row.content_hash for _, rows in _named(judged) for row in rows}
+    keys = {name: {_key(row) for row in rows} for name, rows in _named(judged)}
+
+    def fits(name: str, row: Example) -> bool:
+        elsewhere = any(_key(row) in there for other, there in keys.items() if other != name)
+        return row.content_hash not in known and not elsewhere
+
+    kept = {name: tuple(row for row in rows if fits(name, row)) for name, rows in _named(split)}
+    left_out = sum(len(rows) for _, rows in _named(split)) - sum(len(rows) for rows in kept.values())
+    return Split(**kept), left_out
 
 
 def _named(split: Split) -> Iterator[tuple[str, tuple[Example, ...]]]:

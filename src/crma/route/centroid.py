@@ -104,6 +104,31 @@ class _Gaussian:
             rest=rest,
         )
 
+    def pooled(self, other: _Gaussian) -> _Gaussian:
+        """Of both samples together: the law of total variance, cut to the first axes of what results."""
+        count, dimension = self.count + other.count, self.mean.shape[0]
+        mine, theirs = self.count / count, other.count / count
+        mean_D = mine * self.mean.astype(np.float64) + theirs * other.mean
+        apart_D = self.mean.astype(np.float64) - other.mean
+        scaled_RD = np.concatenate(
+            [
+                self.axes * np.sqrt(mine * self.spread)[:, None],
+                other.axes * np.sqrt(theirs * other.spread)[:, None],
+                np.sqrt(mine * theirs) * apart_D[None],
+            ]
+        )
+        _, singular, axes = np.linalg.svd(scaled_RD, full_matrices=False)
+        rank = min(_AXES, count // 4, len(singular))
+        variances = singular**2
+        rest = mine * self.rest + theirs * other.rest + float(variances[rank:].sum()) / dimension
+        return _Gaussian(
+            count=count,
+            mean=mean_D.astype(np.float32),
+            axes=axes[:rank].astype(np.float32),
+            spread=variances[:rank].astype(np.float32),
+            rest=rest,
+        )
+
     def log_density(self, directions_ND: np.ndarray) -> np.ndarray:
         """Up to the constant that every Gaussian of one dimension shares."""
         dimension = self.mean.shape[0]
@@ -253,15 +278,47 @@ class Router:
             held_out=not nothing_held_out,
             documents=documents if not nothing_held_out else None,
         )
-        added = DomainStatistics(
-            count=gaussian.count,
-            mean=gaussian.mean,
-            axes=gaussian.axes,
-            spread=gaussian.spread,
-            rest=gaussian.rest,
-            calibration=calibration,
+        return replace(self, statistics={**self.statistics, name: _statistics_of(gaussian, calibration)})
+
+    def with_more(
+        self,
+        name: str,
+        features: np.ndarray,
+        calibration_features: np.ndarray,
+        *,
+        documents: Sequence[Hashable] | None = None,
+    ) -> Router:
+        """This router with more rows of a domain it holds: its Gaussian and that of the new rows are pooled.
+
+        The mean is that of all rows, the scatter too, but for what lies outside the 32 first axes of either; the other
+        domains are as they were.
+
+        Args:
+            features: [N, D], the new training prompts.
+            calibration_features: [M, D], held-out prompts of all that the domain now is; its threshold is set anew.
+            documents: as in `with_domain`.
+        """
+        held = self.statistics.get(name)
+        if held is None:
+            raise UnknownDomainError(
+                "the router does not hold this domain", expected=", ".join(self.domains) or "a domain", got=repr(name)
+            )
+        new_ND = _checked(features, f"features of {name!r}", dimension=self.dimension)
+        own_MD = _checked(calibration_features, f"calibration features of {name!r}", dimension=self.dimension)
+        new = _Gaussian.of(self._lens.directions(new_ND))
+        pooled = _gaussian(held).pooled(new)
+        # Strangers are scored by routers made without them, for which the old rows would be needed. What that changes
+        # is measured on the new rows.
+        background_KD = self._lens.directions(self.background.astype(np.float64))
+        strangers_K = self._score(pooled, background_KD)
+        strangers_K = strangers_K + self._stranger_scores(new_ND) - self._score(new, background_KD)
+        calibration = calibrate(
+            self._score(pooled, self._lens.directions(own_MD)),
+            strangers_K,
+            error_rate=self.error_rate,
+            documents=documents,
         )
-        return replace(self, statistics={**self.statistics, name: added})
+        return replace(self, statistics={**self.statistics, name: _statistics_of(pooled, calibration)})
 
     def without_domain(self, name: str) -> Router:
         """This router as if it had never seen `name`."""
@@ -479,6 +536,17 @@ def _largest(values_NT: np.ndarray, count: int) -> np.ndarray:
     chosen_NT = np.zeros(values_NT.shape, dtype=bool)
     np.put_along_axis(chosen_NT, np.argpartition(values_NT, -count, axis=1)[:, -count:], True, axis=1)
     return chosen_NT
+
+
+def _statistics_of(gaussian: _Gaussian, calibration: Calibration) -> DomainStatistics:
+    return DomainStatistics(
+        count=gaussian.count,
+        mean=gaussian.mean,
+        axes=gaussian.axes,
+        spread=gaussian.spread,
+        rest=gaussian.rest,
+        calibration=calibration,
+    )
 
 
 def _gaussian(held: DomainStatistics) -> _Gaussian:

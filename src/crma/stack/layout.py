@@ -35,6 +35,7 @@ __all__ = [
     "WORK",
     "BaseReference",
     "DomainRecord",
+    "Extension",
     "FileRecord",
     "Fit",
     "LedgerHead",
@@ -124,6 +125,17 @@ class Fit(_Value):
     standalone: bool = False  # it holds what the backbone added as well, and is served without the backbone
 
 
+class Extension(_Value):
+    """That a domain learnt on from more rows; losses on the test rows among these, in nats a supervised token."""
+
+    learnt: str
+    data_sha256: str
+    rows: dict[str, int]
+    share: Annotated[float, Field(ge=0, le=1)]  # of the way from what was served to what was learnt
+    loss_before: Finite | None = None
+    loss_after: Finite | None = None
+
+
 class DomainRecord(_Value):
     """A domain that was learnt. `validation_loss` is on its validation rows, the other losses on its test rows, in
     nats a supervised token."""
@@ -140,6 +152,7 @@ class DomainRecord(_Value):
     learnt: str
     data_sha256: str
     split_sha256: dict[str, str]
+    extensions: tuple[Extension, ...] = ()  # what it learnt since, oldest first; `rows` counts these as well
     rows: dict[str, int]
     config: dict[str, Any]
     rows_kept: str | None = None  # the file or folder of its kept validation and test rows
