@@ -242,10 +242,28 @@ def demo(
 @_reports_errors
 def learn(
     stack: StackArg,
-    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="The new domain's name.")],
+    domain: Annotated[str | None, typer.Argument(metavar="[DOMAIN]", help="The new domain's name.")] = None,
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="JSONL, CSV, Parquet, or a Hugging Face dataset folder.")
-    ],
+        Path | None, typer.Argument(metavar="[DATA]", help="JSONL, CSV, Parquet, or a Hugging Face dataset folder.")
+    ] = None,
+    extend: Annotated[bool, typer.Option("--extend", help="DOMAIN is there: learn on from more of its rows.")] = False,
+    auto: Annotated[
+        Path | None, typer.Option(help="Rows without a domain: sort them into known and new ones, and learn these.")
+    ] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="The same for rows that arrive: a growing JSONL file, or - for standard input.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="With --auto: say what would be learnt, and change nothing.")] = (
+        False
+    ),
+    least: Annotated[int, typer.Option(help="With --auto or --stream: rows that make a new domain.")] = 50,
+    increment: Annotated[int, typer.Option(help="With --stream: rows by which a known domain is extended.")] = 100,
+    false_alarms: Annotated[
+        float, typer.Option(help="With --auto or --stream: false alarms of something new, a row, on average.")
+    ] = 1e-4,
+    idle: Annotated[
+        float | None, typer.Option(help="With --stream FILE: seconds without a new line that end it; else never.")
+    ] = None,
     base: BaseOption = None,
     epochs: float | None = None,
     lr: float | None = None,
@@ -270,7 +288,10 @@ def learn(
     verify: Annotated[bool, typer.Option(help="Move the backbone only as far as earlier domains allow.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Learn one more domain. A new stack is made where there is none; a killed run goes on when called again."""
+    """Learn one more domain. A new stack is made where there is none; a killed run goes on when called again.
+
+    With --auto or --stream instead of DOMAIN and DATA the rows say themselves which domains they are.
+    """
     from accelerate import Accelerator
 
     from crma.continual import ContinualModel
@@ -281,6 +302,14 @@ def learn(
     from crma.watch import Watch
 
     _quiet_libraries()
+    if (auto is not None) + (stream is not None) + (domain is not None) != 1 or (domain is None) != (data is None):
+        raise ConfigError(
+            "what is to be learnt is not clear",
+            expected="DOMAIN and DATA, or --auto DATA, or --stream FILE",
+            got=f"DOMAIN {domain}, DATA {data}, --auto {auto}, --stream {stream}",
+        )
+    if (plan and auto is None) or (extend and domain is None):
+        raise ConfigError("--plan goes with --auto, and --extend with DOMAIN and DATA", got=f"{plan=}, {extend=}")
     given = {
         "epochs": epochs,
         "lr": lr,
@@ -295,6 +324,7 @@ def learn(
         "keep_rows": keep_rows,
         "verify": verify,
     }
+    any_given = any(v is not None for k, v in given.items() if k not in ("keep_rows", "verify"))
     config = LearnConfig(**{k: v for k, v in given.items() if v is not None})
     accelerator = Accelerator()
     if Stack.exists(stack):
@@ -307,6 +337,10 @@ def learn(
                 )
         model = ContinualModel.from_pretrained(stack, base=base, precision=precision, accelerator=accelerator)
     else:
+        if plan:
+            import tempfile
+
+            stack = Path(tempfile.mkdtemp(prefix="crma-plan-")) / "stack"  # the one asked for is not to be made
         shape = {"frames": frames, "directions": directions, "seed": config.seed}
         backbone = None if frames == "none" else BackboneConfig(**{k: v for k, v in shape.items() if v is not None})
         model = ContinualModel.create(
@@ -317,9 +351,24 @@ def learn(
             accelerator=accelerator,
         )
     with Watch(err) as watch:
-        learnt = model.learn(
-            domain, data, config, on_event=watch if accelerator.is_main_process else lambda _k, _v: None
-        )
+        listener = watch if accelerator.is_main_process else lambda _k, _v: None
+        if domain is None or data is None:
+            from crma.incoming import Incoming
+
+            rows = Incoming(
+                model,
+                config,
+                source=str(auto or stream),
+                least=least,
+                increment=increment,
+                false_alarms=false_alarms,
+                on_event=listener,
+            )
+            return _learn_incoming(rows, auto, stream, idle=idle, plan=plan, as_json=as_json)
+        if extend:
+            extended = model.extend(domain, data, config if any_given else None, on_event=listener)
+            return _tell_extended(stack, extended, as_json=as_json)
+        learnt = model.learn(domain, data, config, on_event=listener)
     if not accelerator.is_main_process:
         return
     if as_json:
@@ -535,6 +584,67 @@ def _tell_written(written: Sequence[Path], where: Path, *, as_json: bool) -> Non
         _print_json({"written": [str(path) for path in written]})
     else:
         out.print(f"{len(written)} receipts written under {where}", highlight=False)
+
+
+def _learn_incoming(
+    rows: Any, auto: Path | None, stream: str | None, *, idle: float | None, plan: bool, as_json: bool
+) -> None:
+    """Through a whole source; of a stream that is interrupted what was read waits in the stack."""
+    from crma.data.lines import follow
+    from crma.data.sources import read_examples, read_line
+    from crma.errors import DataError
+
+    done: list[Any] = []
+    with rows as incoming:
+        if auto is not None:
+            examples = read_examples(auto)
+            incoming.take(examples[incoming.position :], len(examples), keep=not plan)
+            if plan:
+                return _tell_plan(incoming.plan(), as_json=as_json)
+            done = incoming.finish()
+        else:
+            try:
+                number = 0
+                for lines, position in follow(str(stream), 0 if stream == "-" else incoming.position, idle=idle):
+                    examples = []
+                    for line in lines:
+                        number += 1
+                        try:
+                            examples += [read_line(line, number)] if line.strip() else []
+                        except DataError as error:
+                            err.print(str(error), highlight=False, markup=False, soft_wrap=True)
+                    incoming.take(examples, position)
+                    done += incoming.work()
+                done += incoming.finish()
+            except KeyboardInterrupt:
+                err.print("interrupted: what was read and not learnt yet waits in the stack", highlight=False)
+    if as_json:
+        _print_json({"done": [asdict(d) for d in done]})
+        return
+    for d in done:
+        what = f"extended, {d.share:.0%} of the way" if hasattr(d, "left_out") else "new"
+        out.print(f"{d.domain}: {what}; rows {dict(d.rows)}", highlight=False, markup=False)
+
+
+def _tell_plan(found: Sequence[Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json({"plan": [asdict(p) for p in found]})
+        return
+    for planned in found:
+        what = "new" if planned.new else "extended" if planned.domain else "these rows wait"
+        out.print(f"{planned.domain or '-'}: {what}, {planned.rows} rows", highlight=False, markup=False)
+        for sample in planned.samples:
+            out.print(f"    {' '.join(sample.split())[:100]}", highlight=False, markup=False)
+
+
+def _tell_extended(stack: Path, extended: Any, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(asdict(extended))
+        return
+    text = f"{stack}: '{extended.domain}' went {extended.share:.0%} of the way to what the new rows taught"
+    if extended.loss_before is not None:
+        text += f"; their test loss {extended.loss_before:.4f} to {extended.loss_after:.4f}"
+    out.print(text if extended.share else f"{text}: nothing is changed", highlight=False, markup=False)
 
 
 def _show_route(route: Any) -> None:

@@ -24,12 +24,12 @@ from crma.learning import Data, split_of
 from crma.model.adapters import Weights, rank_of, to_file
 from crma.model.fold import blend
 from crma.route.centroid import Router
-from crma.session import Session
+from crma.session import Session, session_data
 from crma.stack.layout import WORK, DomainRecord, Extension
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.promotion import Held, gain
 from crma.training import DomainTraining, data_hash, rows_to_keep, timestamp
-from crma.types import Split
+from crma.types import Example, Split
 
 __all__ = ["Extended", "Extending", "check_extendable"]
 
@@ -54,7 +54,7 @@ def check_extendable(record: DomainRecord, config: LearnConfig | None) -> LearnC
         ConfigError: its LoRA has another shape than these say, or it keeps no rows that could judge what it loses.
     """
     own = LearnConfig(**record.config)
-    if not record.rows_kept or not record.validation_rows:
+    if not record.rows_kept or record.validation_loss is None:
         raise ConfigError(
             f"'{record.name}' keeps no validation rows, so that nobody could say what it would lose",
             expected="a domain learnt with keep_rows and a validation split",
@@ -79,7 +79,7 @@ class Extending(DomainTraining):
     def run(self, data: Data) -> Extended:
         self.served.stack.refresh()
         record = self.served.stack.manifest.domain(self.domain)
-        split, counts = split_of(self.domain, data, self.config)
+        split, _ = split_of(self.domain, data, self.config)
         content = data_hash(split)
         if any(e.data_sha256 == content for e in record.extensions):
             return self._extended_before(record, content)
@@ -97,6 +97,9 @@ class Extending(DomainTraining):
                 got=f"{len(split.train)} and {len(split.validation)}, {left_out} left out",
                 next_step="collect more rows first",
             )
+        counts = {name: len(rows) for name, rows in (("train", split.train), ("validation", split.validation))}
+        counts["test"] = len(split.test)
+        router = self._router(split, kept["validation"])  # before training: what it may raise must not cost that
         rendered = {
             name: render_all(rows, self.served.tokenizer, self.config.max_length).rows
             for name, rows in (("train", split.train), ("validation", split.validation), ("test", split.test))
@@ -127,7 +130,7 @@ class Extending(DomainTraining):
             share=chosen,
             loss_before=loss_before,
             loss_after=loss_after,
-            rows=dict(counts),
+            rows=counts,
             left_out=left_out,
             seconds=time.perf_counter() - self.began,
         )
@@ -135,9 +138,8 @@ class Extending(DomainTraining):
         if chosen:
             weights = self._at(served, learnt, chosen)
             merged = Split(train=split.train, validation=(*kept["validation"], *split.validation), test=kept["test"])
-            self._publish(record, merged, content, found, weights, held, loss_now)
+            self._publish(record, merged, content, found, weights, held, loss_now, router)
         else:
-            self.served.place(self.domain, served)
             self._clear()
         return found
 
@@ -206,8 +208,8 @@ class Extending(DomainTraining):
         weights: Weights,
         held: Held,
         loss_now: float | None,
+        router: Router | None,
     ) -> None:
-        router = self._router(merged)
         # One that was not promoted is fitted to the head when it is asked for there; nothing is known of that yet.
         loss_floating = loss_now if record.floating is None else None
         self.served.wait()
@@ -280,22 +282,23 @@ class Extending(DomainTraining):
         self.served.wait()
         self.served.stack.refresh()
 
-    def _router(self, merged: Split) -> Router | None:
+    def _router(self, new: Split, judged_by: Sequence[Example]) -> Router | None:
         """The router after the new training prompts, judged by all validation prompts, old and new."""
         router = self.served.router()
         if router is None:
             return None
+        judges = (*judged_by, *new.validation)
         return router.with_more(
             self.domain,
-            self.served.features([e.prompt for e in merged.train]),
-            self.served.features([e.prompt for e in merged.validation]),
-            documents=documents_of(merged.validation),
+            self.served.features([e.prompt for e in new.train]),
+            self.served.features([e.prompt for e in judges]),
+            documents=documents_of(judges),
         )
 
     def _extended_before(self, record: DomainRecord, content: str) -> Extended:
         """What a run that was killed between its commit and its end would have returned; any other is refused."""
         stack = self.served.stack
-        unfinished = (stack.root / WORK / self.domain).is_dir()
+        unfinished = session_data(stack.root / WORK / self.domain) == content
         self.served.wait()
         if not unfinished:
             raise ConfigError(

@@ -71,6 +71,7 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
                 "carried_by": list(carried),
             }
         )
+    stack.clear_work(domain)  # an extension that was cut short has learnt from its rows as well
     return Forgotten(domain=domain, trained_after=after, carried_by=carried, snapshot_before=before, rewound=rewind)
 
 

@@ -31,7 +31,7 @@ from crma.model.backbone import State, distance
 from crma.model.fold import Factors, absorb
 from crma.overlap import Overlap, overlaps_of
 from crma.route.centroid import Router
-from crma.session import Session
+from crma.session import Session, session_data
 from crma.stack.layout import WORK, DomainRecord, Fit, SnapshotRecord
 from crma.stack.stack import Transaction
 from crma.train.config import LearnConfig, derived_seed
@@ -184,7 +184,7 @@ class Learning(DomainTraining):
         stack = self.served.stack
         record = stack.manifest.domain(self.domain)
         same = record.data_sha256 == content and LearnConfig(**record.config) == self.config
-        unfinished = (stack.root / WORK / self.domain).is_dir()
+        unfinished = session_data(stack.root / WORK / self.domain) == content
         self.served.wait()
         if not (same and unfinished):
             raise ConfigError(

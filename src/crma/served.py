@@ -340,9 +340,12 @@ class ServedStack:
             self._router = (content, read_router(self.stack))
         return self._router[1]
 
+    def router_or_empty(self) -> Router:
+        return self.router() or Router.empty(self.features(BACKGROUND_PROMPTS))
+
     def router_with(self, domain: str, split: Split) -> tuple[Router, np.ndarray | None]:
         """The stack's router and `domain`, and the features of its validation prompts, if it has any."""
-        router = self.router() or Router.empty(self.features(BACKGROUND_PROMPTS))
+        router = self.router_or_empty()
         own = self.features([e.prompt for e in split.train])
         held_out = self.features([e.prompt for e in split.validation]) if split.validation else None
         documents = documents_of(split.validation or split.train)

@@ -18,11 +18,18 @@ import numpy as np
 from crma.stack import files
 from crma.train.loop import Checkpoint
 
-__all__ = ["Session"]
+__all__ = ["Session", "session_data"]
 
 _STATE = "session.json"
 _METRICS = "metrics.jsonl"
 _STEP = "step"
+
+
+def session_data(folder: Path) -> str | None:
+    """The data whose unfinished learning a folder holds, by their hash; None where there is none."""
+    state = folder / _STATE
+    known = files.parse_json(state, files.read_bytes(state)) if state.is_file() else {}
+    return known.get("fingerprint", {}).get("data")
 
 
 class Session:

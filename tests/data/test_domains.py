@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crma.data.domains import leaks, prepare_domain, split_examples, split_hashes
+from crma.data.domains import apart_from, leaks, prepare_domain, split_examples, split_hashes
 from crma.errors import ConfigError, DataError
 from crma.types import Example, Message, Split
 
@@ -192,3 +193,92 @@ def test_a_leak_is_seen() -> None:
     row, again = Example.of("Why?", "a"), Example.of("why?", "b")
     assert leaks(Split(train=(row,), validation=(), test=(again,))) == ("key why?",)
     assert leaks(Split(train=(row,), validation=(row,), test=())) == ("key why?", f"row {row.content_hash}")
+
+
+# --- new rows beside those that judge ------------------------------------------------------------------------------
+
+NOTHING = Split(train=(), validation=(), test=())
+
+
+def rows_of(split: Split) -> list[tuple[str, Example]]:
+    return [(name, row) for name in ("train", "validation", "test") for row in getattr(split, name)]
+
+
+def both(one: Split, other: Split) -> Split:
+    return Split(
+        train=one.train + other.train, validation=one.validation + other.validation, test=one.test + other.test
+    )
+
+
+@settings(deadline=None)
+@given(EXAMPLES, EXAMPLES, SEED, SEED)
+def test_what_is_left_beside_judged_rows_leaks_nothing_and_is_all_that_can_be_left(
+    examples: list[Example], more: list[Example], seed: int, other: int
+) -> None:
+    try:
+        judged = split_examples(examples, seed=seed, validation=0.3, test=0.3)
+        new = split_examples(more, seed=other, validation=0.3, test=0.3)
+    except DataError:
+        return
+    kept, left_out = apart_from(new, judged)
+    assert left_out == len(rows_of(new)) - len(rows_of(kept))
+    known = {row.content_hash for _, row in rows_of(judged)}
+    assert not known & {row.content_hash for _, row in rows_of(kept)}
+    assert leaks(both(judged, kept)) == ()
+    for name in ("train", "validation", "test"):
+        ours = set(getattr(kept, name))
+        assert getattr(kept, name) == tuple(row for row in getattr(new, name) if row in ours)  # in their order
+        for row in getattr(new, name):
+            alone = replace(NOTHING, **{name: (row,)})
+            assert row in ours or row.content_hash in known or leaks(both(judged, alone))
+
+
+@settings(deadline=None)
+@given(EXAMPLES, EXAMPLES, SEED)
+def test_of_a_file_that_has_grown_only_the_rows_that_judge_are_left_out(
+    examples: list[Example], more: list[Example], seed: int
+) -> None:
+    try:
+        first, grown = (
+            prepare_domain("toy", rows, seed=seed, validation=0.3, test=0.2, validation_limit=None, test_limit=None)
+            for rows in (examples, examples + more)
+        )
+    except DataError:
+        return
+    if first.report.validation_lent or grown.report.validation_lent:
+        return
+    judged = replace(first.split, train=())
+    kept, left_out = apart_from(grown.split, judged)
+    assert left_out == len(first.validation) + len(first.test)
+    assert kept.train == grown.train
+    assert set(kept.validation) == set(grown.validation) - set(first.validation)
+    assert set(kept.test) == set(grown.test) - set(first.test)
+
+
+def test_a_row_that_judges_is_taken_out_of_every_split() -> None:
+    row, other = toys(2)
+    for judged in (replace(NOTHING, validation=(row,)), replace(NOTHING, test=(row,))):
+        new = Split(train=(row, other), validation=(row,), test=(row,))
+        assert apart_from(new, judged) == (replace(NOTHING, train=(other,)), 3)
+
+
+def test_another_answer_to_a_question_that_judges_may_judge_as_well_but_not_be_learnt() -> None:
+    judged = replace(NOTHING, validation=(Example.of("Why?", "a"),), test=(Example.of("How?", "a"),))
+    why, how = Example.of(" why? ", "b"), Example.of("How?", "b")
+    kept, left_out = apart_from(Split(train=(why, how), validation=(why, how), test=(why, how)), judged)
+    assert kept == Split(train=(), validation=(why,), test=(how,))
+    assert left_out == 4
+
+
+def test_of_a_document_that_judges_no_page_is_learnt() -> None:
+    page, next_page = (Example.of(f"Page {n}?", "a", group="book") for n in (1, 2))
+    elsewhere = Example.of("Page 2?", "b", group="another book")
+    judged = replace(NOTHING, test=(page,))
+    kept, left_out = apart_from(Split(train=(next_page, elsewhere), validation=(), test=(next_page,)), judged)
+    assert kept == Split(train=(elsewhere,), validation=(), test=(next_page,))
+    assert left_out == 1
+
+
+def test_beside_nothing_everything_stays() -> None:
+    split = split_examples(toys(30), seed=7)
+    assert apart_from(split, NOTHING) == (split, 0)

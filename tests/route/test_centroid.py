@@ -394,3 +394,166 @@ def test_a_confidence_is_a_probability_however_odd_the_query(scale: float, seed:
     rng = np.random.default_rng(seed)
     for route in three_domains().route((rng.normal(size=(4, DIMENSION)) * 10.0**scale).astype(np.float32)):
         assert 0.0 <= route.confidence <= 1.0
+
+
+# --- more rows of a domain -----------------------------------------------------------------------------------------
+
+
+def widened(seed: int, rows: int, dimension: int) -> tuple[np.ndarray, np.ndarray]:
+    """A domain's rows and as many that came later, of the same subject but shifted."""
+    found = domain(seed, rows=2 * rows, dimension=dimension)
+    return found[:rows], found[rows:] + 2 * np.random.default_rng([seed, 9]).normal(size=dimension)
+
+
+def covariance(router: Router, name: str) -> np.ndarray:
+    held = router.statistics[name]
+    axes = held.axes.astype(float)
+    return axes.T * held.spread @ axes + held.rest * np.eye(router.dimension)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**31),
+    rows=st.integers(1, 200),
+    more=st.integers(1, 200),
+    dimension=st.integers(2, 48),
+    repeat=st.booleans(),
+)
+def test_pooled_rows_have_the_mean_and_the_scatter_of_all_rows(
+    seed: int, rows: int, more: int, dimension: int, repeat: bool
+) -> None:
+    """The trace of the scatter whatever is cut off, since what the axes leave out is kept as `rest`."""
+    first, then = domain(seed, rows, dimension), background(seed, more, dimension) + 1
+    then = np.repeat(then[:1], more, axis=0) if repeat else then
+    router = Router.empty(background(dimension=dimension)).with_domain("law", first, first).with_more("law", then, then)
+    directions = router._lens.directions(np.concatenate([first, then]).astype(float))
+    held = router.statistics["law"]
+    assert held.count == rows + more
+    np.testing.assert_allclose(held.mean, directions.mean(0), atol=2e-7)
+    trace = float(((directions - directions.mean(0)) ** 2).sum()) / (rows + more)
+    assert float(held.spread.sum()) + dimension * held.rest == pytest.approx(trace, rel=1e-5, abs=1e-7)
+    assert len(held.axes) == len(held.spread) <= min(32, (rows + more) // 4, dimension)
+    np.testing.assert_allclose(held.axes @ held.axes.T, np.eye(len(held.axes)), atol=1e-5)
+    assert {held.mean.dtype, held.axes.dtype, held.spread.dtype} == {np.dtype(np.float32)}
+    assert Router.from_arrays(router.to_arrays()) == router  # finite, and nothing below 0
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 999), rows=st.integers(32, 90), more=st.integers(32, 90), dimension=st.integers(2, 8))
+def test_where_no_axis_is_left_out_pooling_is_exact(seed: int, rows: int, more: int, dimension: int) -> None:
+    empty = Router.empty(background(dimension=dimension))
+    first, then = domain(seed, rows, dimension), domain(seed + 1, more, dimension)
+    pooled = empty.with_domain("law", first, first).with_more("law", then, then)
+    whole = empty.with_domain("law", np.concatenate([first, then]), first)
+    assert pooled.statistics["law"].rest == whole.statistics["law"].rest == 0.0
+    np.testing.assert_allclose(covariance(pooled, "law"), covariance(whole, "law"), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dimension", "part"), [(80, 24, 0.05), (80, 64, 0.1), (30, 64, 0.2), (200, 300, 0.05)]
+)
+def test_two_halves_pooled_are_nearly_all_rows_at_once(rows: int, dimension: int, part: float) -> None:
+    """How far its scores are from those of a domain made of all rows: a small part of how far the first half's are."""
+    empty = Router.empty(background(dimension=dimension))
+    for seed in range(3):
+        first, then = widened(seed, rows, dimension)
+        judges = np.concatenate([first[::7], then[::7]])
+        half = empty.with_domain("law", first, judges)
+        pooled, whole = (
+            half.with_more("law", then, judges),
+            empty.with_domain("law", np.concatenate([first, then]), judges),
+        )
+        queries = np.concatenate([*widened(seed + 50, 20, dimension), judges, background(5, dimension=dimension)])
+        scores = [np.array([q.scores["law"] for q in router.route(queries)]) for router in (half, pooled, whole)]
+        assert np.abs(scores[1] - scores[2]).mean() <= part * np.abs(scores[0] - scores[2]).mean()
+        own, expected = pooled.statistics["law"].calibration, whole.statistics["law"].calibration
+        assert own.count == expected.count == len(judges)
+        assert own.guarantee == expected.guarantee
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_strangers_are_scored_as_by_a_router_that_has_not_seen_them(seed: int) -> None:
+    """Scored by one that has, they fall lower, and the bar with them (by a fifth, here)."""
+    empty, (first, then) = Router.empty(background(dimension=64)), widened(seed, 80, 64)
+    judges = np.concatenate([first[::7], then[::7]])
+    own = empty.with_domain("law", first, judges).with_more("law", then, judges).statistics["law"].calibration
+    expected = empty.with_domain("law", np.concatenate([first, then]), judges).statistics["law"].calibration
+    assert own.threshold == pytest.approx(expected.threshold, rel=0.06)
+    assert own.middle == pytest.approx(expected.middle, rel=0.06)
+
+
+def test_what_is_pooled_in_goes_home_and_the_rest_as_before() -> None:
+    router = three_domains()
+    new, old = domain(11, rows=160), domain(1, rows=200)[100:]
+    assert np.mean([route.domain == "law" for route in router.route(new[80:])]) <= 0.1
+    after = router.with_more("law", new[:60], np.concatenate([old[:20], new[60:80]]))
+    for rows, name in ((new[80:], "law"), (old[20:], "law"), (domain(2, rows=200)[100:], "code")):
+        assert np.mean([route.domain == name for route in after.route(rows)]) >= 0.9
+    assert np.mean([route.abstained for route in after.route(background(seed=9, rows=200))]) >= 0.9
+
+
+def test_more_of_one_domain_leaves_the_others_untouched_bit_for_bit() -> None:
+    before = three_domains()
+    kept = three_domains()
+    after = before.with_more("code", domain(12), domain(12, rows=20))
+    assert before == kept  # an immutable value
+    assert after != before
+    assert after.without_domain("code") == before.without_domain("code")
+    assert after.domains == before.domains
+    queries = np.concatenate([domain(1), domain(12), background(5)])
+    for name in ("law", "herbs"):
+        assert [r.scores[name] for r in after.route(queries)] == [r.scores[name] for r in before.route(queries)]
+
+
+def test_the_order_of_extending_two_domains_does_not_matter() -> None:
+    more = {"law": (domain(11), domain(11, rows=30)), "code": (domain(12), domain(12, rows=30))}
+    one = three_domains().with_more("law", *more["law"]).with_more("code", *more["code"])
+    assert one == three_domains().with_more("code", *more["code"]).with_more("law", *more["law"])
+
+
+def test_all_rows_that_calibrate_set_the_bar_anew() -> None:
+    """With fewer than 99 of them none may be refused."""
+    judges = np.concatenate([domain(1, rows=90)[70:], domain(11, rows=90)[70:]])
+    router = three_domains().with_more("law", domain(11, rows=60), judges)
+    calibration = router.statistics["law"].calibration
+    assert (calibration.count, calibration.guarantee) == (40, 1 / 41)
+    assert min(route.scores["law"] for route in router.route(judges)) >= calibration.threshold
+    of_pages = three_domains().with_more("law", domain(11, rows=60), judges, documents=[i // 4 for i in range(40)])
+    assert (of_pages.statistics["law"].calibration.count, of_pages.statistics["law"].calibration.guarantee) == (
+        10,
+        1 / 11,
+    )
+
+
+def test_no_row_is_kept_of_what_was_pooled_in() -> None:
+    first, then = domain(1, rows=40), domain(1, rows=80)[40:]
+    router = Router.empty(background()).with_domain("law", first, first[:5]).with_more("law", then, then[:5])
+    arrays = router.to_arrays()
+    held = np.concatenate([arrays["domain/law/axes"], arrays["domain/law/mean"][None]])
+    rows = np.concatenate([first, then])
+    seen = np.concatenate([rows, router._lens.directions(rows.astype(float))])
+    cosines = seen @ held.T / np.linalg.norm(seen, axis=1)[:, None] / np.linalg.norm(held, axis=1)
+    assert np.abs(cosines).max() < 0.99
+
+
+def test_more_of_what_is_not_there_or_does_not_fit_is_refused() -> None:
+    router, rows = three_domains(), domain(1)
+    with pytest.raises(UnknownDomainError, match="code, herbs, law"):
+        router.with_more("medicine", rows, rows)
+    with pytest.raises(UnknownDomainError, match="does not hold"):
+        Router.empty(background()).with_more("law", rows, rows)
+    for features, judges in ((domain(1, dimension=DIMENSION + 1), rows), (rows, domain(1, dimension=DIMENSION + 1))):
+        with pytest.raises(ConfigError, match="wrong shape") as caught:
+            router.with_more("law", features, judges)
+        assert str(DIMENSION) in str(caught.value.expected)
+        assert str(DIMENSION + 1) in str(caught.value.got)
+    for features, judges in ((rows[:0], rows), (rows, rows[:0]), (rows[0], rows)):
+        with pytest.raises(ConfigError, match="wrong shape"):
+            router.with_more("law", features, judges)
+    broken = rows.copy()
+    broken[4, 2] = np.nan
+    for features, judges in ((broken, rows), (rows, broken)):
+        with pytest.raises(ConfigError, match="row 4"):
+            router.with_more("law", features, judges)
+    with pytest.raises(ConfigError, match="documents differ in number"):
+        router.with_more("law", rows, rows, documents=["page"])

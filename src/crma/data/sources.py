@@ -27,7 +27,7 @@ from crma.types import Example, Message, Role
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["read_examples", "read_rows"]
+__all__ = ["read_examples", "read_line", "read_rows"]
 
 _ACCEPTED = "messages, or prompt and completion, or instruction and output (input optional)"
 _SCHEMAS = (("messages",), ("prompt", "completion"), ("instruction", "output"))
@@ -90,6 +90,18 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Example]:
         )
     if rows == 0:
         raise DataError("this source holds no rows", where=root, expected=f"rows with {_ACCEPTED}", got="nothing")
+
+
+def read_line(text: str, number: int) -> Example:
+    """One line of JSON Lines, as it may come out of a pipe.
+
+    Raises:
+        DataError: it is no row.
+    """
+    try:
+        return _example(_not_utf8(text) or _json(text), number)
+    except _Faulty as fault:
+        raise DataError("this line is no row", where=f"line {number}", expected=_ACCEPTED, got=str(fault)) from fault
 
 
 # --- rows ---

@@ -80,6 +80,7 @@ class Adapters:
             for layer in self._layers():
                 for part in (layer.lora_A, layer.lora_B):
                     part[name].to(torch.float32)  # trained parameters are float32 whatever the base is held in
+                layer.train(self.model.training)  # PEFT's new parts train, and would drop out in what is served
                 if config.reads == "orthonormal":
                     _orthonormal_rows_(layer.lora_A[name].weight)
         self.configs[name] = config

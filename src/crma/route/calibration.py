@@ -5,7 +5,8 @@ held-out scores the k-th smallest, k = floor(error_rate * (n + 1)), at least 1. 
 below it with a probability of at most k / (n + 1), whatever the distribution, as long as held-out rows and queries are
 exchangeable; where several rows come from one document, n counts documents. So 1 % needs 99 of them; with 12 the
 guarantee is 1/13, and `Calibration.guarantee` says so. Where strangers leave a gap below that threshold, it is lowered
-into the gap, which can only lower the error.
+into the gap, which can only lower the error. A second bar, higher, says what is *typical* of a domain: for whether a
+stream of rows still is what the domains were learnt from (`crma.route.novelty`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ import numpy as np
 from crma.errors import ConfigError
 
 __all__ = ["Calibration", "calibrate", "conformal_rank"]
+
+# What is typical of a domain lies no further below the middle of its scores, in median absolute deviations: 95 % of a
+# normal. By the middle, not by the lowest: a few strangers among the rows of a domain must not open it to their kind.
+TYPICAL_DEVIATIONS = 1.645 * 1.4826
 
 # Where between the strangers' ceiling (0) and the conformal threshold (1) the bar is laid. Why: LOG.md, on the router.
 GAP_SHARE = 0.5
@@ -35,6 +40,8 @@ class Calibration:
     count: int  # held-out documents, n (rows, where each stands alone)
     slope: float
     middle: float
+    typical: float  # what is typical of the domain scores so much, or more
+    typical_rank: int  # the first of the n scores, from the smallest, that does; 0 where nothing was held out
 
 
 def conformal_rank(count: int, error_rate: float) -> int:
@@ -72,6 +79,8 @@ def calibrate(
     ceiling = float(stranger_scores.mean() + CEILING_DEVIATIONS * stranger_scores.std())
     if ceiling < threshold:
         threshold = ceiling + GAP_SHARE * (threshold - ceiling)
+    middle = float(np.median(lowest))
+    typical = middle - TYPICAL_DEVIATIONS * float(np.median(np.abs(lowest - middle)))
     # Two normals of one variance make the log-odds a straight line. Unlike a fitted logistic curve the line stays
     # finite where the two kinds are separable; equal priors.
     own_mean, stranger_mean = float(own_scores.mean()), float(stranger_scores.mean())
@@ -84,6 +93,8 @@ def calibrate(
         count=len(lowest) if held_out else 0,
         slope=slope,
         middle=(own_mean + stranger_mean) / 2,
+        typical=typical,
+        typical_rank=min(int((lowest < typical).sum()) + 1, len(lowest)) if held_out else 0,
     )
 
 

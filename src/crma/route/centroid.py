@@ -344,6 +344,16 @@ class Router:
         parts = [queries_ND[i : i + _CHUNK] for i in range(0, len(queries_ND), _CHUNK)]
         return [route for part in parts for route in self._route(part)]
 
+    def typical_of(self, route: Route) -> str | None:
+        """The domain nearest to a query among those it is typical of, by the route this router gave it; or None."""
+        bars = {d: self.statistics[d].calibration.typical for d in route.scores}
+        typical = [d for d, score in route.scores.items() if score >= bars[d]]
+        return max(typical, key=lambda d: (route.probabilities[d], d)) if typical else None
+
+    def directions(self, features: np.ndarray) -> np.ndarray:
+        """Features [N, D] as this router sees them: centred and whitened by the background, of length one."""
+        return self._lens.directions(_checked(features, "features", dimension=self.dimension))
+
     def _route(self, queries_ND: np.ndarray) -> list[Route]:
         directions_ND = self._lens.directions(queries_ND)
         weights_DT, bias_T = self._discriminant
@@ -404,6 +414,7 @@ class Router:
         for name, held in self.statistics.items():
             told = held.calibration
             numbers = (held.count, held.rest, told.threshold, told.guarantee, told.count, told.slope, told.middle)
+            numbers += (told.typical, told.typical_rank)
             arrays[f"domain/{name}/mean"] = np.array(held.mean)
             arrays[f"domain/{name}/axes"] = np.ascontiguousarray(held.axes)
             arrays[f"domain/{name}/spread"] = np.array(held.spread)
@@ -554,11 +565,14 @@ def _gaussian(held: DomainStatistics) -> _Gaussian:
 
 
 def _statistics(name: str, arrays: Mapping[str, np.ndarray]) -> DomainStatistics:
-    count, rest, threshold, guarantee, held_out, slope, middle = arrays[f"domain/{name}/numbers"].tolist()
+    numbers = arrays[f"domain/{name}/numbers"].tolist()
+    count, rest, threshold, guarantee, held_out, slope, middle = numbers[:7]
+    # A file of before there was a bar for what is typical: the threshold at its own rate is one, if a wider one.
+    typical, typical_rank = numbers[7:] or (threshold, round(guarantee * (held_out + 1)) if held_out else 0)
     mean, axes, spread = (np.array(arrays[f"domain/{name}/{part}"]) for part in ("mean", "axes", "spread"))
     if mean.shape != arrays["background"].shape[1:] or axes.shape != (*spread.shape, *mean.shape):
         raise ValueError(f"{name}: mean {mean.shape}, axes {axes.shape}, spread {spread.shape}")
-    finite = all(np.isfinite(part).all() for part in (mean, axes, spread, [count, rest, threshold, slope, middle]))
+    finite = all(np.isfinite(part).all() for part in (mean, axes, spread, numbers))
     if not finite or count < 1 or rest < 0 or (spread < 0).any():
         raise ValueError(f"{name}: numbers that are none")
     return DomainStatistics(
@@ -568,7 +582,13 @@ def _statistics(name: str, arrays: Mapping[str, np.ndarray]) -> DomainStatistics
         spread=spread,
         rest=rest,
         calibration=Calibration(
-            threshold=threshold, guarantee=guarantee, count=int(held_out), slope=slope, middle=middle
+            threshold=threshold,
+            guarantee=guarantee,
+            count=int(held_out),
+            slope=slope,
+            middle=middle,
+            typical=typical,
+            typical_rank=int(typical_rank),
         ),
     )
 

@@ -59,6 +59,7 @@ from crma.types import check_domain_name
 
 __all__ = ["Problem", "Stack", "Transaction"]
 
+_INCOMING = "_incoming"
 _CHANGEABLE = frozenset({"base", "backbone", "head", "snapshots", "domains", "router"})
 _FIRST = b'{"base": '  # how a ledger begins
 
@@ -233,6 +234,14 @@ class Stack:
     def work(self, domain: str) -> Path:
         """The folder for a domain's resumable training state: no transaction publishes or cleans it."""
         folder = self._work(domain)
+        files.make_folder(folder)
+        return folder
+
+    @property
+    def incoming(self) -> Path:
+        """The folder for rows that wait to be sorted into domains; no domain can be called so."""
+        folder = self.root / WORK / _INCOMING
+        _refuse_links(self.root, folder)
         files.make_folder(folder)
         return folder
 

@@ -1,0 +1,291 @@
+"""Rows without a domain's name: sorted into known domains and new ones, and learnt, in small increments.
+
+What is read is kept in the stack's scratch folder until it is learnt, written before anything else is done with it;
+what is being learnt is named there too. So a killed run goes on: no row is lost, none is learnt twice. Within the
+context the caller is the stack's only writer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from crma.continual import ContinualModel
+from crma.errors import ConfigError, DataError
+from crma.extending import Extended
+from crma.learning import Learnt, split_of
+from crma.route.background import BACKGROUND_PROMPTS
+from crma.route.sorting import Sorter
+from crma.stack import files
+from crma.train.config import LearnConfig
+from crma.training import Listener, data_hash
+from crma.types import Example, Message
+
+__all__ = ["Incoming", "Planned"]
+
+_STATE = "state.json"
+_FEW = 20  # rows of a known domain that are worth extending it by, once all have come
+_JUDGES = 20  # validation rows that a new domain should have: they say what is typical of it
+_JUDGES_SHARE = 1 / 3  # of its rows, at most
+_WORD = re.compile(r"[a-z]{4,}")
+_NAME_WORDS = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """What would be learnt: a new domain, or more rows for one that is there; or rows that wait (`domain` None)."""
+
+    domain: str | None
+    new: bool
+    rows: int
+    samples: tuple[str, ...]  # a few prompts
+
+
+class Incoming:
+    """A context manager; see the module."""
+
+    def __init__(
+        self,
+        model: ContinualModel,
+        config: LearnConfig | None = None,
+        *,
+        source: str,
+        least: int = 50,
+        increment: int = 100,
+        false_alarms: float = 1e-4,
+        on_event: Listener = lambda _kind, _value: None,
+    ) -> None:
+        """
+        Args:
+            source: where rows come from; a run that was killed goes on only from the same one.
+            least: rows that make a new domain.
+            increment: rows by which a known domain is extended, before the end.
+            false_alarms: of the test for novelty (`crma.route.novelty`).
+        """
+        if model.accelerator.num_processes > 1:
+            raise ConfigError(
+                "rows are sorted by one process",
+                expected=1,
+                got=model.accelerator.num_processes,
+                next_step="run without `accelerate launch`, or name the domains yourself and learn them one by one",
+            )
+        if least < 10 or increment < 1 or not 0.0 < false_alarms < 1.0:
+            raise ConfigError(
+                "these settings cannot sort rows",
+                expected="least at least 10, increment at least 1, false alarms between 0 and 1",
+                got=f"least {least}, increment {increment}, false alarms {false_alarms}",
+            )
+        self.model, self.config, self.source = model, config or LearnConfig(), source
+        self.increment, self.on_event = increment, on_event
+        self._least, self._false_alarms = least, false_alarms
+        self._rows: dict[int, Example] = {}
+        self._begun: dict[str, Any] | None = None
+        self._held = ExitStack()
+        self.position = 0  # in the source, of what has been taken
+
+    def __enter__(self) -> Incoming:
+        self._held.enter_context(self.model.stack.lock())
+        try:
+            self._open()
+        except BaseException:
+            self._held.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def _open(self) -> None:
+        self.sorter = Sorter(self.model.router_or_empty(), least=self._least, false_alarms=self._false_alarms)
+        path = self.model.stack.incoming / _STATE
+        if not path.is_file():
+            return
+        state = files.parse_json(path, files.read_bytes(path))
+        if state["source"] != self.source and state["rows"]:
+            raise ConfigError(
+                f"{len(state['rows'])} rows of another source wait to be learnt",
+                where=str(path),
+                expected=state["source"],
+                got=self.source,
+                next_step=f"go on with that one, or delete {path} to forget these rows",
+            )
+        if state["source"] != self.source:
+            return
+        self.position = state["position"]
+        rows = [_example(line) for line in state["rows"]]
+        self._take(rows)
+        self.sorter.resume(**state["novelty"])
+        if rows:
+            self.on_event("note", {"text": f"{len(rows)} rows that were read before wait to be learnt"})
+        if state["begun"] is not None:
+            numbers = list(self._rows)
+            self._do(state["begun"]["kind"], state["begun"]["domain"], [numbers[i] for i in state["begun"]["rows"]])
+
+    def take(self, rows: Sequence[Example], position: int, *, keep: bool = True) -> None:
+        """Sort rows, and keep them; `position` is where in the source to go on after them."""
+        usable = [row for row in rows if row.prompt.strip()]
+        if len(usable) < len(rows):
+            self.on_event("note", {"text": f"{len(rows) - len(usable)} rows ask nothing and are left out"})
+        self._take(usable)
+        self.position = position
+        if keep:
+            self._save()
+
+    def _take(self, rows: Sequence[Example]) -> None:
+        if not rows:
+            return
+        features = self.model.features([row.prompt for row in rows])
+        sound = np.asarray(np.isfinite(features).all(axis=1))
+        if not sound.all():
+            self.on_event("note", {"text": f"{int((~sound).sum())} rows have no finite features and are left out"})
+        kept = [row for row, good in zip(rows, sound.tolist(), strict=True) if good]
+        if kept:
+            self._rows |= dict(zip(self.sorter.take(features[sound]), kept, strict=True))
+
+    def work(self) -> list[Learnt | Extended]:
+        """Learn what is ready, while more rows may come."""
+        done: list[Learnt | Extended] = []
+        while new := self.sorter.new_domains():
+            done += self._do("learn", self._name(new[0]), new[0])
+        for domain in list(self.sorter.known):
+            rows = self.sorter.known.get(domain, ())
+            if len(rows) >= self.increment:
+                done += self._do("extend", domain, rows)
+        return done
+
+    def finish(self) -> list[Learnt | Extended]:
+        """Learn all that can be learnt, now that no more rows come; the rest goes on waiting."""
+        done = self.work()
+        while new := self.sorter.new_domains(at_the_end=True):
+            done += self._do("learn", self._name(new[0]), new[0])
+        for domain, rows in self._at_the_end().items():
+            if len(rows) >= _FEW:
+                done += self._do("extend", domain, rows)
+        if self._rows:
+            text = f"{len(self._rows)} rows wait: too few for a domain they belong to, or to make one"
+            self.on_event("note", {"text": text})
+        return done
+
+    def plan(self) -> list[Planned]:
+        """What `finish` would learn, as far as can be said before the first of it is learnt; nothing is changed."""
+        found, left = [], set(self._rows)
+        for rows in self.sorter.new_domains(at_the_end=True):
+            found.append(self._planned(self._name(rows, {p.domain for p in found}), rows, new=True))
+            left -= set(rows)
+        for domain, rows in self._at_the_end().items():
+            mine = tuple(n for n in rows if n in left)
+            if len(mine) >= _FEW:
+                found.append(self._planned(domain, mine, new=False))
+                left -= set(mine)
+        return [*found, self._planned(None, tuple(sorted(left)), new=False)] if left else found
+
+    def _planned(self, domain: str | None, rows: Sequence[int], *, new: bool) -> Planned:
+        samples = tuple(self._rows[n].prompt for n in rows[:: max(1, len(rows) // 3)][:3])
+        return Planned(domain=domain, new=new, rows=len(rows), samples=samples)
+
+    def _at_the_end(self) -> dict[str, tuple[int, ...]]:
+        """The rows of each known domain, with its odd ones, unless it looks as if something new were among these."""
+        known = {d: set(rows) for d, rows in self.sorter.known.items()}
+        for domain, rows in ({} if self.sorter.doubtful else self.sorter.let_in).items():
+            known.setdefault(domain, set()).update(rows)
+        return {d: tuple(sorted(rows)) for d, rows in known.items()}
+
+    def _do(self, kind: str, domain: str, numbers: Sequence[int]) -> list[Learnt | Extended]:
+        """Learn or extend `domain` by rows, once: what is begun is written down before, that it is done after."""
+        rows = [self._rows[n] for n in numbers]
+        order = {number: i for i, number in enumerate(self._rows)}
+        self._begun = {"kind": kind, "domain": domain, "rows": [order[n] for n in numbers]}
+        self._save()
+        self.on_event("note", {"text": f"{kind} '{domain}' by {len(rows)} rows"})
+        done: list[Learnt | Extended] = []
+        if not self._is_done(kind, domain, rows):
+            try:
+                done.append(self._learn(domain, rows) if kind == "learn" else self._extend(domain, rows))
+            except (DataError, ConfigError) as error:
+                # Rows of one document cannot be split, a domain without kept rows cannot be extended: no reason to stop
+                # for all the others, who would wait for ever.
+                self.on_event("note", {"text": f"these rows are passed by: {error}"})
+        self.sorter.remove(numbers)
+        for number in numbers:
+            del self._rows[number]
+        self.sorter.knows(self.model.router_or_empty())
+        self._begun = None
+        self._save()
+        return done
+
+    def _learn(self, domain: str, rows: Sequence[Example]) -> Learnt:
+        return self.model.learn(domain, rows, self._config_of(rows), on_event=self.on_event)
+
+    def _extend(self, domain: str, rows: Sequence[Example]) -> Extended:
+        own = LearnConfig(**self.model.stack.manifest.domain(domain).config)
+        return self.model.extend(domain, rows, self._shaped(own), on_event=self.on_event)
+
+    def _config_of(self, rows: Sequence[Example]) -> LearnConfig:
+        """With enough validation rows to say what is typical of a domain that begins small."""
+        share = self.config.validation
+        if isinstance(share, float):
+            share = max(share, min(_JUDGES / len(rows), _JUDGES_SHARE))
+        return self.config.model_copy(update={"validation": share})
+
+    def _shaped(self, own: LearnConfig) -> LearnConfig:
+        return self.config.model_copy(update={"rank": own.rank, "alpha": own.alpha, "max_length": own.max_length})
+
+    def _is_done(self, kind: str, domain: str, rows: Sequence[Example]) -> bool:
+        """Whether it was committed just before a kill."""
+        record = next((d for d in self.model.stack.manifest.domains if d.name == domain), None)
+        if record is None:
+            return False
+        config = self._config_of(rows) if kind == "learn" else self._shaped(LearnConfig(**record.config))
+        content = data_hash(split_of(domain, rows, config)[0])
+        return content in {record.data_sha256, *(e.data_sha256 for e in record.extensions)}
+
+    def _name(self, numbers: Sequence[int], taken: Sequence[str | None] | set[str | None] = ()) -> str:
+        """After the words that tell these rows from the others that wait and from everyday prompts."""
+        own = [self._rows[n].prompt for n in numbers]
+        rest = [row.prompt for n, row in self._rows.items() if n not in set(numbers)]
+        return named_after(own, (*rest, *BACKGROUND_PROMPTS), {*self._names(), *taken}.__contains__)
+
+    def _names(self) -> set[str]:
+        return {d.name for d in self.model.stack.manifest.domains}
+
+    def _save(self) -> None:
+        test = self.sorter.novelty
+        state = {
+            "source": self.source,
+            "position": self.position,
+            "novelty": {"sums": test.sums, "seen": test.seen, "untypical": test.untypical},
+            "begun": self._begun,
+            "rows": [_line(row) for row in self._rows.values()],
+        }
+        files.write_json(self.model.stack.incoming / _STATE, state)
+
+
+def named_after(own: Sequence[str], others: Sequence[str], taken: Callable[[str], bool]) -> str:
+    """A domain's name from the words that stand in many of its prompts and in few others."""
+    inside, outside = _documents_with(own), _documents_with(others)
+    weight = {
+        word: (count / len(own)) * np.log((count + 0.5) / (len(own) + 1) / ((outside[word] + 0.5) / (len(others) + 1)))
+        for word, count in inside.items()
+    }
+    words = sorted(weight, key=lambda w: (-weight[w], w))[:_NAME_WORDS]
+    name = "-".join(words)[:50] or "domain"
+    return next(n for i in range(1, 10_000) if not taken(n := name if i == 1 else f"{name}-{i}"))
+
+
+def _documents_with(texts: Sequence[str]) -> Counter[str]:
+    return Counter(word for text in texts for word in set(_WORD.findall(text.lower())))
+
+
+def _line(row: Example) -> dict[str, Any]:
+    return {"messages": [[m.role, m.content] for m in row.messages], "group": row.group, "id": row.id}
+
+
+def _example(line: Mapping[str, Any]) -> Example:
+    messages = tuple(Message(role=role, content=content) for role, content in line["messages"])
+    return Example(messages=messages, group=line["group"], id=line["id"])
