@@ -27,7 +27,7 @@ from crma.train.config import LearnConfig
 from crma.training import Listener, data_hash
 from crma.types import Example, Message
 
-__all__ = ["Incoming", "Planned"]
+__all__ = ["Incoming", "Planned", "named_after", "validation_share"]
 
 _STATE = "state.json"
 _FEW = 20  # rows of a known domain that are worth extending it by, once all have come
@@ -151,8 +151,10 @@ class Incoming:
     def work(self) -> list[Learnt | Extended]:
         """Learn what is ready, while more rows may come."""
         done: list[Learnt | Extended] = []
+        # All that one look found, as it found it: sorted anew in between, rows of the next would go to the first.
         while new := self.sorter.new_domains():
-            done += self._do("learn", self._name(new[0]), new[0])
+            for rows in new:
+                done += self._do("learn", self._name(rows), rows)
         for domain in list(self.sorter.known):
             rows = self.sorter.known.get(domain, ())
             if len(rows) >= self.increment:
@@ -163,8 +165,9 @@ class Incoming:
         """Learn all that can be learnt, now that no more rows come; the rest goes on waiting."""
         done = self.work()
         while new := self.sorter.new_domains(at_the_end=True):
-            done += self._do("learn", self._name(new[0]), new[0])
-        for domain, rows in self._at_the_end().items():
+            for rows in new:
+                done += self._do("learn", self._name(rows), rows)
+        for domain, rows in self.sorter.at_the_end().items():
             if len(rows) >= _FEW:
                 done += self._do("extend", domain, rows)
         if self._rows:
@@ -178,7 +181,7 @@ class Incoming:
         for rows in self.sorter.new_domains(at_the_end=True):
             found.append(self._planned(self._name(rows, {p.domain for p in found}), rows, new=True))
             left -= set(rows)
-        for domain, rows in self._at_the_end().items():
+        for domain, rows in self.sorter.at_the_end().items():
             mine = tuple(n for n in rows if n in left)
             if len(mine) >= _FEW:
                 found.append(self._planned(domain, mine, new=False))
@@ -188,13 +191,6 @@ class Incoming:
     def _planned(self, domain: str | None, rows: Sequence[int], *, new: bool) -> Planned:
         samples = tuple(self._rows[n].prompt for n in rows[:: max(1, len(rows) // 3)][:3])
         return Planned(domain=domain, new=new, rows=len(rows), samples=samples)
-
-    def _at_the_end(self) -> dict[str, tuple[int, ...]]:
-        """The rows of each known domain, with its odd ones, unless it looks as if something new were among these."""
-        known = {d: set(rows) for d, rows in self.sorter.known.items()}
-        for domain, rows in ({} if self.sorter.doubtful else self.sorter.let_in).items():
-            known.setdefault(domain, set()).update(rows)
-        return {d: tuple(sorted(rows)) for d, rows in known.items()}
 
     def _do(self, kind: str, domain: str, numbers: Sequence[int]) -> list[Learnt | Extended]:
         """Learn or extend `domain` by rows, once: what is begun is written down before, that it is done after."""
@@ -229,9 +225,9 @@ class Incoming:
     def _config_of(self, rows: Sequence[Example]) -> LearnConfig:
         """With enough validation rows to say what is typical of a domain that begins small."""
         share = self.config.validation
-        if isinstance(share, float):
-            share = max(share, min(_JUDGES / len(rows), _JUDGES_SHARE))
-        return self.config.model_copy(update={"validation": share})
+        return self.config.model_copy(
+            update={"validation": validation_share(len(rows), share) if isinstance(share, float) else share}
+        )
 
     def _shaped(self, own: LearnConfig) -> LearnConfig:
         return self.config.model_copy(update={"rank": own.rank, "alpha": own.alpha, "max_length": own.max_length})
@@ -264,6 +260,11 @@ class Incoming:
             "rows": [_line(row) for row in self._rows.values()],
         }
         files.write_json(self.model.stack.incoming / _STATE, state)
+
+
+def validation_share(rows: int, share: float) -> float:
+    """Of the first rows of a domain: enough to say what is typical of it, but not more than a third."""
+    return max(share, min(_JUDGES / rows, _JUDGES_SHARE))
 
 
 def named_after(own: Sequence[str], others: Sequence[str], taken: Callable[[str], bool]) -> str:

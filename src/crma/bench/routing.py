@@ -9,6 +9,7 @@ stranger (right is the base) or boundary (each with a few right answers).
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.stats import betabinom
 
 from crma.bench.receipt import validated
-from crma.bench.statistics import auroc, expected_calibration_error, macro_f1
+from crma.bench.statistics import adjusted_rand, auroc, expected_calibration_error, macro_f1
 from crma.errors import DataError
 
 __all__ = [
+    "UNLABELLED",
+    "Arrival",
     "Group",
     "Judge",
     "RoutingReceipt",
@@ -34,6 +37,9 @@ __all__ = [
     "separation",
     "wrong_abstentions",
 ]
+
+
+UNLABELLED = "unlabelled"  # the set in which rows arrive without their domain
 
 
 class Group(BaseModel):
@@ -109,6 +115,40 @@ class Step(BaseModel):
     right: tuple[tuple[str, int, int], ...]  # in the order of learning: (domain, rows to their own domain, rows)
 
 
+class Arrival(BaseModel):
+    """Unlabelled rows in the order they came, and the domain each ended in; None are those that wait."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    how: str
+    order: tuple[str, ...]  # of the domains, where these came one after the other
+    right: tuple[str, ...]
+    found: tuple[str | None, ...]
+    made: tuple[tuple[str, int], ...]  # new domains, and after how many rows each was made
+
+    def main(self) -> dict[str, str]:
+        """Of each domain that was made or was there: which one most of its rows are of."""
+        pairs = Counter((f, r) for f, r in zip(self.found, self.right, strict=True) if f is not None)
+        return {f: max(self.order, key=lambda r, f=f: pairs[f, r]) for f in dict.fromkeys(f for f, _ in pairs)}
+
+    def purity(self) -> float:
+        """Of the rows that were learnt, the share in a domain that most of its rows share with it."""
+        main = self.main()
+        hits = [main[f] == r for f, r in zip(self.found, self.right, strict=True) if f is not None]
+        return float(np.mean(hits)) if hits else 0.0
+
+    def agreement(self) -> float:
+        """The adjusted Rand index between what was found and what is right, over the rows that were learnt."""
+        pairs = [(f, r) for f, r in zip(self.found, self.right, strict=True) if f is not None]
+        return adjusted_rand([f for f, _ in pairs], [r for _, r in pairs]) if pairs else 0.0
+
+    def delays(self) -> list[int]:
+        """Where domains came one after the other: rows from a domain's first until the first that is mostly of it."""
+        main, first = self.main(), {d: self.right.index(d) for d in self.order}
+        found = [[at - first[d] for name, at in self.made if main.get(name) == d] for d in self.order]
+        return [min(times) for times in found if times]
+
+
 class RoutingReceipt(BaseModel):
     """One router: one set of domains, one split of their rows."""
 
@@ -133,6 +173,7 @@ class RoutingReceipt(BaseModel):
     # that are refused, by the filter, turns)
     conversations: Mapping[str, tuple[int, int, int, int]] = Field(default_factory=dict)
     speed: Mapping[str, float] = Field(default_factory=dict)
+    arrivals: tuple[Arrival, ...] = ()
 
     def group(self, name: str) -> Group | None:
         return next((g for g in self.groups if g.name == name), None)
@@ -237,8 +278,12 @@ def routing_numbers(receipts: Sequence[RoutingReceipt]) -> dict[str, Any]:
         return float(np.mean(found)) if found else None
 
     check_comparable(receipts)
-    verticals = {name: accuracy(name) for name in sets if name not in ("far", "twenty")}
-    known = [x for x in verticals.values() if x is not None]
+    verticals = {
+        name: found
+        for name in sets
+        if name not in ("far", "twenty", UNLABELLED) and (found := accuracy(name)) is not None
+    }
+    known = list(verticals.values())
     areas = [
         separation(own, clinc)
         for r in sets.get("far", ())

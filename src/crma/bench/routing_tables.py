@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from crma.bench.routing import (
+    UNLABELLED,
     Group,
     RoutingReceipt,
     abstentions_expected,
@@ -60,6 +61,13 @@ TITLES = {
         "Six turns each, made of test rows, CLINC150's strangers and follow-ups that name no subject; right is the "
         "subject of the turn, for a follow-up the one before. All seeds.",
     ),
+    "router/unlabelled": (
+        "Rows without a domain",
+        "Rows of the five far domains as `crma learn --auto` (one file) and `--stream` sort them, from an empty stack; "
+        "in *nothing new* all five are known before. No adapter is trained. *Purity*: of the rows that were learnt, "
+        "the share in a domain most of which is theirs; *ARI*: the adjusted Rand index; *waiting*: rows not learnt at "
+        "the end. Means over seeds; the worst seed's purity in brackets.",
+    ),
     "router/speed": (
         "Speed",
         "On the machine of the receipt, one query at a time; medians. The feature is what the frozen base computes of "
@@ -97,6 +105,7 @@ def routing_tables(receipts: Iterable[RoutingReceipt]) -> dict[str, str]:
         "router/growth": _growth(sets),
         "router/boundary": _boundary(sets.get("far", [])),
         "router/conversations": _conversations(sets.get("far", [])),
+        "router/unlabelled": _unlabelled(sets.get(UNLABELLED, [])),
         "router/speed": _speed(sets.get("far", [])),
     }
     return {name: table for name, table in made.items() if table is not None}
@@ -250,6 +259,29 @@ def _conversations(receipts: Sequence[RoutingReceipt]) -> str | None:
     ]
     head = ["turn", "how many", "each turn by itself", "subject kept through short refused turns", "the router"]
     return markdown_table(head, rows)
+
+
+def _unlabelled(receipts: Sequence[RoutingReceipt]) -> str | None:
+    rows = []
+    for i, first in enumerate(receipts[0].arrivals if receipts else ()):
+        found = [r.arrivals[i] for r in receipts]
+        purities = [a.purity() for a in found]
+        delays = [rows for a in found for rows in a.delays()] if first.how.startswith("one after") else []
+        order = f" ({first.order[0]} first)" if delays else ""
+        rows.append(
+            [
+                first.how + order,
+                f"{len(first.right):,}",
+                f"{np.mean([len(a.made) for a in found]):.1f}",
+                f"{np.mean(purities):.1%} ({min(purities):.1%})",
+                f"{np.mean([a.agreement() for a in found]):.2f}",
+                f"{np.mean([a.found.count(None) for a in found]):.0f}",
+                f"{np.median(delays):.0f}" if delays else "-",
+                str(len(found)),
+            ]
+        )
+    head = ["rows come", "rows", "new domains", "purity", "ARI", "waiting", "rows until a domain is made", "seeds"]
+    return markdown_table(head, rows) if rows else None
 
 
 def _speed(receipts: Sequence[RoutingReceipt]) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -25,6 +26,7 @@ __all__ = [
     "MeanSd",
     "Permutation",
     "Welch",
+    "adjusted_rand",
     "auroc",
     "clopper_pearson",
     "expected_calibration_error",
@@ -372,6 +374,21 @@ def auroc(scores_positive: Numbers, scores_negative: Numbers) -> float:
     ranks = stats.rankdata(np.concatenate([up, down]))  # ties get their mean rank
     u = float(ranks[: len(up)].sum()) - len(up) * (len(up) + 1) / 2
     return u / (len(up) * len(down))
+
+
+def adjusted_rand(found: Sequence[str], right: Sequence[str]) -> float:
+    """How far two partitions of the same rows agree, corrected for chance: 1 for equal ones, about 0 for unrelated.
+
+    (Σ C(n_ij, 2) − E) / (½ (Σ C(a_i, 2) + Σ C(b_j, 2)) − E) with E = Σ C(a_i, 2) Σ C(b_j, 2) / C(n, 2)
+    (Hubert and Arabie 1985, eq. 5).
+    """
+    _same_length("found", found, "right", right)
+    cells, rows, columns = Counter(zip(found, right, strict=True)), Counter(found), Counter(right)
+    together, own, theirs = (sum(math.comb(n, 2) for n in counts.values()) for counts in (cells, rows, columns))
+    every = math.comb(len(found), 2)
+    expected = own * theirs / every if every else 0.0
+    most = (own + theirs) / 2
+    return 1.0 if most == expected else (together - expected) / (most - expected)
 
 
 def macro_f1(

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from crma.bench.receipt import write_receipt
-from crma.bench.routing import Group, RoutingReceipt, Step, read_routing
+from crma.bench.routing import UNLABELLED, Group, RoutingReceipt, Step, read_routing
+from crma.benchmark.arrivals import arrivals
 from crma.benchmark.boundary import BOUNDARY
 from crma.benchmark.conversations import make_conversations
 from crma.benchmark.rivals import TfidfRouter, require_scikit_learn
@@ -41,6 +42,7 @@ SEEDS = (0, 42, 1234)
 _ERROR_RATE = 0.01
 _STRANGERS = 1000  # queries of a kind, drawn once; two draws of 300 differed by 6 points in what was let in
 _CONVERSATIONS = 300
+_ARRIVE = 250  # rows a domain that arrive without its name
 _SHORT = 8  # tokens of a turn through which the simplest rule keeps the subject
 _BATCH = 256  # texts between two savings of what is known
 _SPEED_DOMAINS = 1000  # made up, for the time a query takes
@@ -57,6 +59,7 @@ class RoutingSet:
     seeds: tuple[int, ...] = SEEDS
     grows: bool = False  # measured after each added domain as well
     strangers: bool = False  # strangers and boundary cases are asked too
+    arrive: bool = False  # rows arrive without their domain; nothing else is measured
 
 
 def _vertical(file: str, names: str) -> dict[str, tuple[str, str | None]]:
@@ -86,6 +89,7 @@ SETS: Mapping[str, RoutingSet] = {
     "far": RoutingSet(
         sources=dict(STREAMS["far"].sources), train=500, validation=100, test=200, grows=True, strangers=True
     ),
+    UNLABELLED: RoutingSet(sources=dict(STREAMS["far"].sources), train=500, validation=100, test=200, arrive=True),
     "medicine": RoutingSet(sources=_MEDICINE, train=300, validation=0.15, test=0.25),
     "law": RoutingSet(sources=_LAW, train=300, validation=0.15, test=0.25),
     "programming languages": RoutingSet(sources=_CODE, train=300, validation=0.15, test=0.25),
@@ -208,6 +212,8 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
         )
         if wanted.grows:
             steps.append(_step(router, {d: rows[d] for d in list(rows)[:number]}, features))
+    if wanted.arrive:
+        return _arrived(name, seed, rows, router, features, base)
     tfidf = TfidfRouter({d: [e.prompt for e in (*of.split.train, *of.split.validation)] for d, of in rows.items()})
 
     def asked(
@@ -265,6 +271,35 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
         steps=tuple(steps),
         conversations=_conversations(router, rows, features, data, seed) if wanted.strangers else {},
         speed=_speed(router, [e.prompt for *_, e in own], features) if wanted.strangers and seed == SEEDS[0] else {},
+    )
+
+
+def _arrived(
+    name: str, seed: int, rows: Mapping[str, _Rows], router: Router, features: _Features, base: Mapping[str, Any]
+) -> RoutingReceipt:
+    """The first half of the training rows make up the router that knows all; the other half arrives."""
+    halves = {d: (of.split.train[:_ARRIVE], of.split.train[-_ARRIVE:]) for d, of in rows.items()}
+    empty = replace(router, statistics={})
+    full = empty
+    for domain, (first, _) in halves.items():
+        judges = rows[domain].split.validation
+        full = full.with_domain(
+            domain,
+            features.of([e.prompt for e in first]),
+            features.of([e.prompt for e in judges]),
+            documents=documents_of(judges),
+        )
+    arriving = {d: features.of([e.prompt for e in second]) for d, (_, second) in halves.items()}
+    return RoutingReceipt(
+        name=name,
+        seed=seed,
+        base=base,
+        router=_made_of(router.features),
+        data={d: split_hashes(of.split) for d, of in rows.items()},
+        rows={d: {"train": _ARRIVE, "arriving": _ARRIVE} for d in rows},
+        guarantees={},
+        groups=(),
+        arrivals=tuple(arrivals(empty, arriving, full, seed=seed, least=50)),
     )
 
 

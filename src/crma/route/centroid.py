@@ -344,11 +344,15 @@ class Router:
         parts = [queries_ND[i : i + _CHUNK] for i in range(0, len(queries_ND), _CHUNK)]
         return [route for part in parts for route in self._route(part)]
 
+    def is_typical(self, route: Route) -> bool:
+        """Whether a query is typical of any domain, by the route this router gave it."""
+        return any(score >= self.statistics[d].calibration.typical for d, score in route.scores.items())
+
     def typical_of(self, route: Route) -> str | None:
-        """The domain nearest to a query among those it is typical of, by the route this router gave it; or None."""
-        bars = {d: self.statistics[d].calibration.typical for d in route.scores}
-        typical = [d for d, score in route.scores.items() if score >= bars[d]]
-        return max(typical, key=lambda d: (route.probabilities[d], d)) if typical else None
+        """The domain a query is sent to, where it is typical of that one; else None, also where another would do: a
+        domain's odd rows are often typical of its neighbour."""
+        domain = route.domain
+        return domain if domain and route.scores[domain] >= self.statistics[domain].calibration.typical else None
 
     def directions(self, features: np.ndarray) -> np.ndarray:
         """Features [N, D] as this router sees them: centred and whitened by the background, of length one."""

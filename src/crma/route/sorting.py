@@ -1,8 +1,8 @@
 """Unlabelled rows, sorted as they arrive: to a known domain, to a new one, or to wait until it is clear.
 
-A row typical of a known domain belongs to the nearest of these. The others wait. Only when the test for novelty
-(`crma.route.novelty`) says that more wait than chance explains are they grouped, and groups that are large enough are
-new domains. Until then what waits may be a domain's own odd rows.
+A row that the router sends to a known domain, and that is typical of it, belongs there. The others wait. Only when the
+test for novelty (`crma.route.novelty`) says that more of them are typical of no domain than chance explains are they
+grouped, and groups that are large enough are new domains. Until then what waits may be a domain's own odd rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _WORTH_ANOTHER_LOOK = 1.2  # times as many rows as at the last grouping that fou
 @dataclass(frozen=True, slots=True)
 class _Seen:
     features_D: np.ndarray
-    typical_of: str | None
+    typical: bool  # of any domain
+    typical_of: str | None  # the one it is sent to
     let_in_by: str | None  # by the bar that serves
 
 
@@ -59,7 +60,7 @@ class Sorter:
         numbers = range(self._next, self._next + len(features_ND))
         for number, seen in zip(numbers, self._asked(features_ND), strict=True):
             self._rows[number] = seen
-            self.novelty = self.novelty.after(seen.typical_of is None)
+            self.novelty = self.novelty.after(not seen.typical)
         self._next = numbers.stop
         return numbers
 
@@ -107,6 +108,18 @@ class Sorter:
         """Those that wait and that a known domain would answer all the same: its own odd rows, if nothing is new."""
         return _by_domain((n, s.let_in_by) for n, s in self._rows.items() if s.typical_of is None)
 
+    def at_the_end(self) -> dict[str, tuple[int, ...]]:
+        """The rows of each known domain, with its odd ones, unless it looks as if something new were among these."""
+        rows = {d: set(numbers) for d, numbers in self.known.items()}
+        for domain, numbers in ({} if self.doubtful else self.let_in).items():
+            rows.setdefault(domain, set()).update(numbers)
+        return {d: tuple(sorted(numbers)) for d, numbers in rows.items()}
+
+    @property
+    def taken(self) -> int:
+        """How many rows have come so far."""
+        return self._next
+
     def new_domains(self, *, at_the_end: bool = False) -> list[tuple[int, ...]]:
         """The groups of waiting rows that make new domains, the largest first; none without an alarm.
 
@@ -130,7 +143,7 @@ class Sorter:
         features_ND = np.asarray(features_ND, dtype=np.float32)
         routes: Sequence[Route] = self.router.route(features_ND)
         return [
-            _Seen(features_D, self.router.typical_of(route), route.domain)
+            _Seen(features_D, self.router.is_typical(route), self.router.typical_of(route), route.domain)
             for features_D, route in zip(features_ND, routes, strict=True)
         ]
 
