@@ -30,6 +30,7 @@ from crma.types import Example, Message
 __all__ = ["Incoming", "Planned", "named_after", "validation_share"]
 
 _STATE = "state.json"
+_PART = 1000  # rows between two words of how far reading is
 _FEW = 20  # rows of a known domain that are worth extending it by, once all have come
 _JUDGES = 20  # validation rows that a new domain should have: they say what is typical of it
 _JUDGES_SHARE = 1 / 3  # of its rows, at most
@@ -132,7 +133,11 @@ class Incoming:
         usable = [row for row in rows if row.prompt.strip()]
         if len(usable) < len(rows):
             self.on_event("note", {"text": f"{len(rows) - len(usable)} rows ask nothing and are left out"})
-        self._take(usable)
+        for start in range(0, len(usable), _PART):
+            self._take(usable[start : start + _PART])
+            if len(usable) > _PART:
+                read = min(start + _PART, len(usable))
+                self.on_event("note", {"text": f"{read:,} of {len(usable):,} rows read"})
         self.position = position
         if keep:
             self._save()
