@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -295,7 +296,7 @@ def learn(
     from accelerate import Accelerator
 
     from crma.continual import ContinualModel
-    from crma.errors import ConfigError
+    from crma.errors import ConfigError, DataError
     from crma.model.backbone import BackboneConfig
     from crma.stack.stack import Stack
     from crma.train.config import LearnConfig
@@ -308,6 +309,13 @@ def learn(
             expected="DOMAIN and DATA, or --auto DATA, or --stream FILE",
             got=f"DOMAIN {domain}, DATA {data}, --auto {auto}, --stream {stream}",
         )
+    if domain is None:  # before a stack is made for them
+        from crma.incoming import check_settings
+
+        check_settings(least, increment, false_alarms)
+        source = auto or (Path(stream) if stream not in (None, "-") else None)
+        if source is not None and not source.exists():
+            raise DataError("there is no such file", where=str(source), next_step="give a file of rows")
     if (plan and auto is None) or (extend and domain is None):
         raise ConfigError("--plan goes with --auto, and --extend with DOMAIN and DATA", got=f"{plan=}, {extend=}")
     given = {
@@ -324,9 +332,10 @@ def learn(
         "keep_rows": keep_rows,
         "verify": verify,
     }
-    any_given = any(v is not None for k, v in given.items() if k not in ("keep_rows", "verify"))
-    config = LearnConfig(**{k: v for k, v in given.items() if v is not None})
+    chosen = {k: v for k, v in given.items() if v is not None}
+    config = LearnConfig(**chosen)
     accelerator = Accelerator()
+    scratch = None
     if Stack.exists(stack):
         if frames is not None or directions is not None:
             have = Stack.open(stack).manifest.backbone
@@ -338,9 +347,8 @@ def learn(
         model = ContinualModel.from_pretrained(stack, base=base, precision=precision, accelerator=accelerator)
     else:
         if plan:
-            import tempfile
-
-            stack = Path(tempfile.mkdtemp(prefix="crma-plan-")) / "stack"  # the one asked for is not to be made
+            scratch = tempfile.TemporaryDirectory(prefix="crma-plan-")  # the one asked for is not to be made
+            stack = Path(scratch.name) / "stack"
         shape = {"frames": frames, "directions": directions, "seed": config.seed}
         backbone = None if frames == "none" else BackboneConfig(**{k: v for k, v in shape.items() if v is not None})
         model = ContinualModel.create(
@@ -358,15 +366,20 @@ def learn(
             rows = Incoming(
                 model,
                 config,
-                source=str(auto or stream),
+                source=f"file {auto}" if auto is not None else f"stream {stream}",
                 least=least,
                 increment=increment,
                 false_alarms=false_alarms,
                 on_event=listener,
             )
-            return _learn_incoming(rows, auto, stream, idle=idle, plan=plan, as_json=as_json)
+            try:
+                return _learn_incoming(rows, auto, stream, idle=idle, plan=plan, as_json=as_json)
+            finally:
+                if scratch is not None:
+                    scratch.cleanup()
         if extend:
-            extended = model.extend(domain, data, config if any_given else None, on_event=listener)
+            own = LearnConfig(**model.stack.manifest.domain(domain).config)
+            extended = model.extend(domain, data, own.model_copy(update=chosen), on_event=listener)
             return _tell_extended(stack, extended, as_json=as_json)
         learnt = model.learn(domain, data, config, on_event=listener)
     if not accelerator.is_main_process:
@@ -598,6 +611,14 @@ def _learn_incoming(
     with rows as incoming:
         if auto is not None:
             examples = read_examples(auto)
+            if len(examples) < incoming.position:
+                raise DataError(
+                    "the file has fewer rows than were read of it before",
+                    where=str(auto),
+                    expected=f"at least {incoming.position}",
+                    got=len(examples),
+                    next_step="give other rows as another file",
+                )
             incoming.take(examples[incoming.position :], len(examples), keep=not plan)
             if plan:
                 return _tell_plan(incoming.plan(), as_json=as_json)

@@ -7,6 +7,7 @@ context the caller is the stack's only writer.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from crma.continual import ContinualModel
-from crma.errors import ConfigError, DataError
+from crma.errors import ConfigError, CrmaError, DataError
 from crma.extending import Extended
 from crma.learning import Learnt, split_of
 from crma.route.background import BACKGROUND_PROMPTS
@@ -27,7 +28,7 @@ from crma.train.config import LearnConfig
 from crma.training import Listener, data_hash
 from crma.types import Example, Message
 
-__all__ = ["Incoming", "Planned", "named_after", "validation_share"]
+__all__ = ["Incoming", "Planned", "check_settings", "named_after", "validation_share"]
 
 _STATE = "state.json"
 _PART = 1000  # rows between two words of how far reading is
@@ -36,6 +37,17 @@ _JUDGES = 20  # validation rows that a new domain should have: they say what is 
 _JUDGES_SHARE = 1 / 3  # of its rows, at most
 _WORD = re.compile(r"[a-z]{4,}")
 _NAME_WORDS = 2
+
+
+def check_settings(least: int, increment: int, false_alarms: float) -> None:
+    """Raises ConfigError where rows cannot be sorted so."""
+    if least < 10 or increment < 1 or not 0.0 < false_alarms < 1.0:
+        raise ConfigError(
+            "these settings cannot sort rows",
+            expected="least at least 10, increment at least 1, false alarms between 0 and 1",
+            got=f"least {least}, increment {increment}, false alarms {false_alarms}",
+            next_step="leave them out: the defaults suit a few hundred rows and more",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,12 +88,7 @@ class Incoming:
                 got=model.accelerator.num_processes,
                 next_step="run without `accelerate launch`, or name the domains yourself and learn them one by one",
             )
-        if least < 10 or increment < 1 or not 0.0 < false_alarms < 1.0:
-            raise ConfigError(
-                "these settings cannot sort rows",
-                expected="least at least 10, increment at least 1, false alarms between 0 and 1",
-                got=f"least {least}, increment {increment}, false alarms {false_alarms}",
-            )
+        check_settings(least, increment, false_alarms)
         self.model, self.config, self.source = model, config or LearnConfig(), source
         self.increment, self.on_event = increment, on_event
         self._least, self._false_alarms = least, false_alarms
@@ -126,7 +133,10 @@ class Incoming:
             self.on_event("note", {"text": f"{len(rows)} rows that were read before wait to be learnt"})
         if state["begun"] is not None:
             numbers = list(self._rows)
-            self._do(state["begun"]["kind"], state["begun"]["domain"], [numbers[i] for i in state["begun"]["rows"]])
+            begun = {**state["begun"], "rows": [numbers[i] for i in state["begun"]["rows"]]}
+            # Of a domain that was forgotten meanwhile the rows are sorted like any others.
+            if begun["kind"] == "learn" or begun["domain"] in self._names():
+                self._begun = begun
 
     def take(self, rows: Sequence[Example], position: int, *, keep: bool = True) -> None:
         """Sort rows, and keep them; `position` is where in the source to go on after them."""
@@ -154,8 +164,10 @@ class Incoming:
             self._rows |= dict(zip(self.sorter.take(features[sound]), kept, strict=True))
 
     def work(self) -> list[Learnt | Extended]:
-        """Learn what is ready, while more rows may come."""
+        """Learn what is ready, while more rows may come; first what a killed run had begun."""
         done: list[Learnt | Extended] = []
+        if self._begun is not None:
+            done += self._do(self._begun["kind"], self._begun["domain"], self._begun["rows"], self._begun["data"])
         # All that one look found, as it found it: sorted anew in between, rows of the next would go to the first.
         while new := self.sorter.new_domains():
             for rows in new:
@@ -197,21 +209,31 @@ class Incoming:
         samples = tuple(self._rows[n].prompt for n in rows[:: max(1, len(rows) // 3)][:3])
         return Planned(domain=domain, new=new, rows=len(rows), samples=samples)
 
-    def _do(self, kind: str, domain: str, numbers: Sequence[int]) -> list[Learnt | Extended]:
-        """Learn or extend `domain` by rows, once: what is begun is written down before, that it is done after."""
+    def _do(self, kind: str, domain: str, numbers: Sequence[int], begun: str | None = None) -> list[Learnt | Extended]:
+        """Learn or extend `domain` by rows, once: what is begun is written down before, that it is done after.
+
+        Args:
+            begun: the hash of the data, where a killed run had begun with them; they may be committed.
+        """
         rows = [self._rows[n] for n in numbers]
-        order = {number: i for i, number in enumerate(self._rows)}
-        self._begun = {"kind": kind, "domain": domain, "rows": [order[n] for n in numbers]}
-        self._save()
-        self.on_event("note", {"text": f"{kind} '{domain}' by {len(rows)} rows"})
         done: list[Learnt | Extended] = []
-        if not self._is_done(kind, domain, rows):
-            try:
-                done.append(self._learn(domain, rows) if kind == "learn" else self._extend(domain, rows))
-            except (DataError, ConfigError) as error:
-                # Rows of one document cannot be split, a domain without kept rows cannot be extended: no reason to stop
-                # for all the others, who would wait for ever.
-                self.on_event("note", {"text": f"these rows are passed by: {error}"})
+        try:
+            config = self._config_of(kind, domain, rows)
+            content = begun or data_hash(split_of(domain, rows, config)[0])
+            if begun is None or not self._is_committed(domain, content):
+                self._begun = {"kind": kind, "domain": domain, "rows": list(numbers), "data": content}
+                self._save()
+                self.on_event("note", {"text": f"{kind} '{domain}' by {len(rows)} rows"})
+                call = self.model.learn if kind == "learn" else self.model.extend
+                done.append(call(domain, rows, config, on_event=self.on_event))
+        except (DataError, ConfigError) as error:
+            # Rows of one document cannot be split, a domain without kept rows cannot be extended: no reason to stop for
+            # all the others, who would wait for ever.
+            self.on_event("note", {"text": f"these rows are passed by: {error}"})
+        except CrmaError:
+            self._begun = None  # or the same fault would meet whoever opens the stack for sorting again
+            self._save()
+            raise
         self.sorter.remove(numbers)
         for number in numbers:
             del self._rows[number]
@@ -220,48 +242,36 @@ class Incoming:
         self._save()
         return done
 
-    def _learn(self, domain: str, rows: Sequence[Example]) -> Learnt:
-        return self.model.learn(domain, rows, self._config_of(rows), on_event=self.on_event)
-
-    def _extend(self, domain: str, rows: Sequence[Example]) -> Extended:
-        own = LearnConfig(**self.model.stack.manifest.domain(domain).config)
-        return self.model.extend(domain, rows, self._shaped(own), on_event=self.on_event)
-
-    def _config_of(self, rows: Sequence[Example]) -> LearnConfig:
-        """With enough validation rows to say what is typical of a domain that begins small."""
+    def _config_of(self, kind: str, domain: str, rows: Sequence[Example]) -> LearnConfig:
+        """A new domain gets enough validation rows to say what is typical of it; one that is there keeps its shape."""
         share = self.config.validation
-        return self.config.model_copy(
-            update={"validation": validation_share(len(rows), share) if isinstance(share, float) else share}
-        )
+        if kind == "learn":
+            enough = validation_share(len(rows), share) if isinstance(share, float) else share
+            return self.config.model_copy(update={"validation": enough})
+        own = LearnConfig(**self.model.stack.manifest.domain(domain).config)
+        return self.config.model_copy(update={k: getattr(own, k) for k in ("rank", "alpha", "max_length")})
 
-    def _shaped(self, own: LearnConfig) -> LearnConfig:
-        return self.config.model_copy(update={"rank": own.rank, "alpha": own.alpha, "max_length": own.max_length})
-
-    def _is_done(self, kind: str, domain: str, rows: Sequence[Example]) -> bool:
-        """Whether it was committed just before a kill."""
+    def _is_committed(self, domain: str, content: str) -> bool:
         record = next((d for d in self.model.stack.manifest.domains if d.name == domain), None)
-        if record is None:
-            return False
-        config = self._config_of(rows) if kind == "learn" else self._shaped(LearnConfig(**record.config))
-        content = data_hash(split_of(domain, rows, config)[0])
-        return content in {record.data_sha256, *(e.data_sha256 for e in record.extensions)}
+        return record is not None and content in {record.data_sha256, *(e.data_sha256 for e in record.extensions)}
 
     def _name(self, numbers: Sequence[int], taken: Sequence[str | None] | set[str | None] = ()) -> str:
         """After the words that tell these rows from the others that wait and from everyday prompts."""
         own = [self._rows[n].prompt for n in numbers]
         rest = [row.prompt for n, row in self._rows.items() if n not in set(numbers)]
-        return named_after(own, (*rest, *BACKGROUND_PROMPTS), {*self._names(), *taken}.__contains__)
+        names = {name.casefold() for name in {*self._names(), *taken} if name}
+        return named_after(own, (*rest, *BACKGROUND_PROMPTS), names.__contains__)
 
     def _names(self) -> set[str]:
         return {d.name for d in self.model.stack.manifest.domains}
 
     def _save(self) -> None:
-        test = self.sorter.novelty
+        test, order = self.sorter.novelty, {number: i for i, number in enumerate(self._rows)}
         state = {
             "source": self.source,
             "position": self.position,
             "novelty": {"sums": test.sums, "seen": test.seen, "untypical": test.untypical},
-            "begun": self._begun,
+            "begun": self._begun and {**self._begun, "rows": [order[n] for n in self._begun["rows"]]},
             "rows": [_line(row) for row in self._rows.values()],
         }
         files.write_json(self.model.stack.incoming / _STATE, state)
@@ -273,7 +283,7 @@ def validation_share(rows: int, share: float) -> float:
 
 
 def named_after(own: Sequence[str], others: Sequence[str], taken: Callable[[str], bool]) -> str:
-    """A domain's name from the words that stand in many of its prompts and in few others."""
+    """A domain's name, in lower case, from the words that stand in many of its prompts and in few others."""
     inside, outside = _documents_with(own), _documents_with(others)
     weight = {
         word: (count / len(own)) * np.log((count + 0.5) / (len(own) + 1) / ((outside[word] + 0.5) / (len(others) + 1)))
@@ -281,7 +291,8 @@ def named_after(own: Sequence[str], others: Sequence[str], taken: Callable[[str]
     }
     words = sorted(weight, key=lambda w: (-weight[w], w))[:_NAME_WORDS]
     name = "-".join(words)[:50] or "domain"
-    return next(n for i in range(1, 10_000) if not taken(n := name if i == 1 else f"{name}-{i}"))
+    names = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
+    return next(n for n in names if n != "base" and not taken(n))
 
 
 def _documents_with(texts: Sequence[str]) -> Counter[str]:

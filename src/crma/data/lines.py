@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from crma.errors import DataError
 
@@ -15,6 +16,7 @@ __all__ = ["Lines", "follow"]
 Lines = tuple[list[str], int]  # whole lines without what ends them, and the byte (of a pipe: the line) after them
 
 _POLL_SECONDS = 0.5
+_PIPE_BYTES = 65536
 
 
 def follow(
@@ -24,7 +26,7 @@ def follow(
     batch: int = 50,
     idle: float | None = None,
     wait: Callable[[float], None] = time.sleep,
-    pipe: IO[str] | None = None,
+    pipe: IO[Any] | None = None,
 ) -> Iterator[Lines]:
     """Batches of whole lines from `position` on; the last line of a file counts once it is ended, or at the end.
 
@@ -42,20 +44,14 @@ def follow(
     path = Path(source)
     if not path.is_file():
         raise DataError("there is no such file", where=source, next_step="give a file of JSON Lines, or - for a pipe")
-    if path.stat().st_size < position:
-        raise DataError(
-            "the file has become shorter than what was read of it",
-            where=source,
-            expected=f"at least {position} bytes",
-            got=path.stat().st_size,
-            next_step="a log that begins anew is another source: give it another name",
-        )
     waited = 0.0
     with path.open("rb") as stream:
-        stream.seek(position)
         while True:
+            if path.stat().st_size < position:
+                raise _shorter(path, position)
             lines, at_end = _whole_lines(stream, batch, position, rest=idle is not None and waited >= idle)
             if lines:
+                lines[0] = lines[0].removeprefix(codecs.BOM_UTF8) if position == 0 else lines[0]
                 position, waited = stream.tell(), 0.0
                 yield [line.decode("utf-8", "surrogateescape") for line in lines], position
             elif at_end and idle is not None and waited >= idle:
@@ -79,13 +75,30 @@ def _whole_lines(stream: IO[bytes], batch: int, position: int, *, rest: bool) ->
     return lines, False
 
 
-def _of_pipe(pipe: IO[str], batch: int) -> Iterator[Lines]:
-    lines: list[str] = []
-    number = 0
-    for number, line in enumerate(pipe, start=1):
-        lines.append(line.rstrip("\r\n"))
-        if len(lines) == batch:
-            yield lines, number
-            lines = []
-    if lines:
-        yield lines, number
+def _of_pipe(pipe: IO[Any], batch: int) -> Iterator[Lines]:
+    """As many lines as have come, however slowly they do."""
+    raw: Any = getattr(pipe, "buffer", pipe)  # bytes, whatever the locale
+    read = getattr(raw, "read1", raw.read)
+    number, rest = 0, b""
+    while chunk := read(_PIPE_BYTES):
+        *whole, rest = (rest + (chunk.encode() if isinstance(chunk, str) else chunk)).split(b"\n")
+        for start in range(0, len(whole), batch):
+            part = whole[start : start + batch]
+            number += len(part)
+            yield [_text(line) for line in part], number
+    if rest:
+        yield [_text(rest)], number + 1
+
+
+def _text(line: bytes) -> str:
+    return line.rstrip(b"\r").decode("utf-8", "surrogateescape")
+
+
+def _shorter(path: Path, position: int) -> DataError:
+    return DataError(
+        "the file has become shorter than what was read of it",
+        where=str(path),
+        expected=f"at least {position} bytes",
+        got=path.stat().st_size,
+        next_step="a log that begins anew is another source: give it another name",
+    )

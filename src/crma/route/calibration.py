@@ -19,7 +19,7 @@ import numpy as np
 
 from crma.errors import ConfigError
 
-__all__ = ["Calibration", "calibrate", "conformal_rank"]
+__all__ = ["Calibration", "calibrate", "conformal_rank", "median_deviation"]
 
 # What is typical of a domain lies no further below the middle of its scores, in median absolute deviations: 95 % of a
 # normal. By the middle, not by the lowest: a few strangers among the rows of a domain must not open it to their kind.
@@ -80,7 +80,7 @@ def calibrate(
     if ceiling < threshold:
         threshold = ceiling + GAP_SHARE * (threshold - ceiling)
     middle = float(np.median(lowest))
-    typical = middle - TYPICAL_DEVIATIONS * float(np.median(np.abs(lowest - middle)))
+    typical = middle - TYPICAL_DEVIATIONS * median_deviation(lowest)
     # Two normals of one variance make the log-odds a straight line. Unlike a fitted logistic curve the line stays
     # finite where the two kinds are separable; equal priors.
     own_mean, stranger_mean = float(own_scores.mean()), float(stranger_scores.mean())
@@ -96,6 +96,12 @@ def calibrate(
         typical=typical,
         typical_rank=min(int((lowest < typical).sum()) + 1, len(lowest)) if held_out else 0,
     )
+
+
+def median_deviation(scores: np.ndarray) -> float:
+    """The median absolute deviation from the median; their mean where half of the scores are one and the same."""
+    away = np.abs(scores - np.median(scores))
+    return float(np.median(away)) or float(away.mean())
 
 
 def _lowest_of_each(scores: np.ndarray, documents: Sequence[Hashable]) -> np.ndarray:

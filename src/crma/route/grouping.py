@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from crma.route.calibration import median_deviation
 from crma.route.centroid import Router
 
 __all__ = ["grouped"]
@@ -97,9 +98,7 @@ def _strays(router: Router, rows: np.ndarray, features_ND: np.ndarray) -> np.nda
     """Rows far below what the others of a group score: one of them among the few that calibrate would open it to all of
     its kind (as three of sixty did, LOG.md)."""
     scores = np.array([route.scores["it"] for route in router.route(features_ND[rows])])
-    middle = np.median(scores)
-    deviation = _NORMAL * np.median(np.abs(scores - middle))
-    return rows[scores < middle - _FAR * deviation]
+    return rows[scores < np.median(scores) - _FAR * _NORMAL * median_deviation(scores)]
 
 
 def _leaves(router: Router, features_ND: np.ndarray) -> list[np.ndarray]:
