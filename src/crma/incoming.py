@@ -22,19 +22,17 @@ from crma.errors import ConfigError, CrmaError, DataError
 from crma.extending import Extended
 from crma.learning import Learnt, split_of
 from crma.route.background import BACKGROUND_PROMPTS
-from crma.route.sorting import Sorter
+from crma.route.sorting import Sorter, validation_share
 from crma.stack import files
 from crma.train.config import LearnConfig
 from crma.training import Listener, data_hash
 from crma.types import Example, Message
 
-__all__ = ["Incoming", "Planned", "check_settings", "named_after", "validation_share"]
+__all__ = ["Incoming", "Planned", "check_settings", "named_after"]
 
 _STATE = "state.json"
 _PART = 1000  # rows between two words of how far reading is
 _FEW = 20  # rows of a known domain that are worth extending it by, once all have come
-_JUDGES = 20  # validation rows that a new domain should have: they say what is typical of it
-_JUDGES_SHARE = 1 / 3  # of its rows, at most
 _WORD = re.compile(r"[a-z]{4,}")
 _NAME_WORDS = 2
 
@@ -275,11 +273,6 @@ class Incoming:
             "rows": [_line(row) for row in self._rows.values()],
         }
         files.write_json(self.model.stack.incoming / _STATE, state)
-
-
-def validation_share(rows: int, share: float) -> float:
-    """Of the first rows of a domain: enough to say what is typical of it, but not more than a third."""
-    return max(share, min(_JUDGES / rows, _JUDGES_SHARE))
 
 
 def named_after(own: Sequence[str], others: Sequence[str], taken: Callable[[str], bool]) -> str:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from crma.bench.routing import Arrival
-from crma.incoming import validation_share
 from crma.route.centroid import Router
-from crma.route.sorting import Sorter
+from crma.route.sorting import Sorter, validation_share
 
 __all__ = ["arrivals"]
 

@@ -17,8 +17,10 @@ from crma.route.grouping import grouped
 from crma.route.novelty import Novelty, untypical_rate
 from crma.types import Route
 
-__all__ = ["Sorter"]
+__all__ = ["Sorter", "validation_share"]
 
+_JUDGES = 20  # validation rows that a new domain should have: they say what is typical of it
+_JUDGES_SHARE = 1 / 3  # of its rows, at most
 _COLD = 6  # times as many rows as make a domain, before the first look: where nothing is known, nothing holds it up
 _WORTH_ANOTHER_LOOK = 1.2  # times as many rows as at the last grouping that found nothing
 
@@ -146,6 +148,11 @@ class Sorter:
             _Seen(features_D, self.router.is_typical(route), self.router.typical_of(route), route.domain)
             for features_D, route in zip(features_ND, routes, strict=True)
         ]
+
+
+def validation_share(rows: int, share: float) -> float:
+    """Of the first rows of a domain: enough to say what is typical of it, but not more than a third."""
+    return max(share, min(_JUDGES / rows, _JUDGES_SHARE))
 
 
 def _by_domain(rows: Iterable[tuple[int, str | None]]) -> dict[str, tuple[int, ...]]:
