@@ -756,3 +756,16 @@ def test_a_file_that_lost_rows_is_refused(taught: Path, tmp_path: Path):
     assert crma("learn", root, "--auto", data, *FAST)[0] == 0
     file_of(data, about("glaciers", 3))
     assert crma("learn", root, "--auto", data, *FAST)[0] != 0
+
+
+def test_a_plan_names_domains_as_they_will_be_learnt(empty: Path, tmp_path: Path):
+    given = [*about("glaciers", 60), *about("dragons", 60)]
+    with incoming(copy(empty, tmp_path / "plan")) as rows:
+        rows.take(given, 120)
+        planned = [(p.domain, p.rows) for p in rows.plan() if p.new]
+    model = copy(empty, tmp_path / "learn")
+    with incoming(model) as rows:
+        rows.take(given, 120)
+        learnt = [(d.domain, d.rows["rows"]) for d in rows.finish() if isinstance(d, Learnt)]
+    assert planned == learnt
+    assert len(learnt) == 2

@@ -33,7 +33,7 @@ __all__ = ["Incoming", "Planned", "check_settings", "named_after"]
 _STATE = "state.json"
 _PART = 1000  # rows between two words of how far reading is
 _FEW = 20  # rows of a known domain that are worth extending it by, once all have come
-_WORD = re.compile(r"[a-z]{4,}")
+_WORD = re.compile(r"[a-z]{5,}")  # shorter ones are mostly of no subject
 _NAME_WORDS = 2
 
 
@@ -168,8 +168,8 @@ class Incoming:
             done += self._do(self._begun["kind"], self._begun["domain"], self._begun["rows"], self._begun["data"])
         # All that one look found, as it found it: sorted anew in between, rows of the next would go to the first.
         while new := self.sorter.new_domains():
-            for rows in new:
-                done += self._do("learn", self._name(rows), rows)
+            for name, rows in self._named(new):
+                done += self._do("learn", name, rows)
         for domain in list(self.sorter.known):
             rows = self.sorter.known.get(domain, ())
             if len(rows) >= self.increment:
@@ -180,8 +180,8 @@ class Incoming:
         """Learn all that can be learnt, now that no more rows come; the rest goes on waiting."""
         done = self.work()
         while new := self.sorter.new_domains(at_the_end=True):
-            for rows in new:
-                done += self._do("learn", self._name(rows), rows)
+            for name, rows in self._named(new):
+                done += self._do("learn", name, rows)
         for domain, rows in self.sorter.at_the_end().items():
             if len(rows) >= _FEW:
                 done += self._do("extend", domain, rows)
@@ -193,8 +193,8 @@ class Incoming:
     def plan(self) -> list[Planned]:
         """What `finish` would learn, as far as can be said before the first of it is learnt; nothing is changed."""
         found, left = [], set(self._rows)
-        for rows in self.sorter.new_domains(at_the_end=True):
-            found.append(self._planned(self._name(rows, {p.domain for p in found}), rows, new=True))
+        for name, rows in self._named(self.sorter.new_domains(at_the_end=True)):
+            found.append(self._planned(name, rows, new=True))
             left -= set(rows)
         for domain, rows in self.sorter.at_the_end().items():
             mine = tuple(n for n in rows if n in left)
@@ -253,12 +253,19 @@ class Incoming:
         record = next((d for d in self.model.stack.manifest.domains if d.name == domain), None)
         return record is not None and content in {record.data_sha256, *(e.data_sha256 for e in record.extensions)}
 
-    def _name(self, numbers: Sequence[int], taken: Sequence[str | None] | set[str | None] = ()) -> str:
-        """After the words that tell these rows from the others that wait and from everyday prompts."""
-        own = [self._rows[n].prompt for n in numbers]
-        rest = [row.prompt for n, row in self._rows.items() if n not in set(numbers)]
-        names = {name.casefold() for name in {*self._names(), *taken} if name}
-        return named_after(own, (*rest, *BACKGROUND_PROMPTS), names.__contains__)
+    def _named(self, groups: Sequence[tuple[int, ...]]) -> list[tuple[str, tuple[int, ...]]]:
+        """Each group with a name, after the words that tell its rows from all others here and from everyday prompts.
+
+        All of one look at once: so a plan's names are those that are learnt.
+        """
+        taken, found = {name.casefold() for name in self._names()}, []
+        for rows in groups:
+            mine = set(rows)
+            own = [self._rows[n].prompt for n in rows]
+            rest = [row.prompt for n, row in self._rows.items() if n not in mine]
+            found.append((named_after(own, (*rest, *BACKGROUND_PROMPTS), taken.__contains__), rows))
+            taken.add(found[-1][0])
+        return found
 
     def _names(self) -> set[str]:
         return {d.name for d in self.model.stack.manifest.domains}
