@@ -266,7 +266,7 @@ def test_a_domain_may_be_extended_again(once: Once, tmp_path: Path):
     router = model.router()
     assert router is not None
     assert router.statistics["medicine"].count == 24 + len(more.train)
-    with pytest.raises(ConfigError, match="by these rows already"):
+    with pytest.raises(ConfigError, match="has learnt these rows already"):
         model.extend("medicine", NEW)  # not only the last are remembered
     assert model.stack.verify_files() == []
 
@@ -542,10 +542,17 @@ def test_the_same_rows_are_not_learnt_twice(once: Once):
     before = on_disk(once.model.stack.root)
     shuffled = replace(NEW, train=NEW.train[::-1])
     for rows in (NEW, shuffled):
-        with pytest.raises(ConfigError, match="by these rows already"):
+        with pytest.raises(ConfigError, match="has learnt these rows already"):
             once.model.extend("medicine", rows)
     assert on_disk(once.model.stack.root) == before
     assert loss(once.model, NEW.test) == pytest.approx(once.found.loss_after, rel=1e-6)  # it answers all the same
+
+
+def test_nor_are_those_of_its_first_day(taught: Path):
+    before = on_disk(taught)
+    with pytest.raises(ConfigError, match="rows of its first day"):
+        ContinualModel.from_pretrained(taught).extend("medicine", OLD)
+    assert on_disk(taught) == before
 
 
 @pytest.mark.parametrize("lacking", [{"keep_rows": False}, {"validation": 0}])
@@ -600,10 +607,9 @@ def test_rows_that_judge_are_never_trained_on(once: Once, taught: Path, tmp_path
     [
         replace(NEW, validation=()),
         replace(NEW, train=()),
-        OLD,  # its validation and test rows are among the kept ones
         replace(NEW, train=OLD.validation),
     ],
-    ids=["no validation", "no training", "its own rows", "only rows that judge"],
+    ids=["no validation", "no training", "only rows that judge"],
 )
 def test_too_few_rows_are_refused(taught: Path, data: Split):
     model = ContinualModel.from_pretrained(taught)

@@ -93,6 +93,12 @@ def notes(events: Events) -> list[str]:
     return [value["text"] for kind, value in events if kind == "note"]
 
 
+def at(root: Path) -> int:
+    """Where in the last source to go on."""
+    state = state_of(root)
+    return state["positions"][state["source"]]
+
+
 def state_of(root: Path) -> dict[str, Any]:
     return json.loads((root / "work" / "_incoming" / "state.json").read_text())
 
@@ -219,7 +225,7 @@ def test_rows_that_ask_nothing_are_left_out(taught: Path, tmp_path: Path):
         rows.take([Example.of("", "A."), Example.of(" \n", "B."), *about("glaciers", 3)], 5)
         rows.take([Example.of("", "A.")], 6)
     assert waiting(model.stack.root) == ["g glaciers 0?", "g glaciers 1?", "g glaciers 2?"]
-    assert state_of(model.stack.root)["position"] == 6
+    assert at(model.stack.root) == 6
     assert [n for n in notes(events) if "ask nothing" in n] == [
         "2 rows ask nothing and are left out",
         "1 rows ask nothing and are left out",
@@ -426,6 +432,9 @@ def test_where_nothing_waits_another_source_begins_at_its_beginning(taught: Path
         assert rows.position == 700
     with incoming(model, source="tuesday") as rows:
         assert rows.position == 0
+        rows.take([], 3)
+    with incoming(model, source="monday") as rows:
+        assert rows.position == 700  # what was read of it is not read again
 
 
 def test_while_rows_come_the_stack_is_locked(taught: Path, tmp_path: Path):
@@ -604,7 +613,7 @@ def test_a_stream_is_followed_to_its_end(taught: Path, tmp_path: Path):
     assert result.exit_code == 0, result.output
     assert [d["domain"] for d in json.loads(result.stdout)["done"]] == ["glaciers"]
     assert result.stderr.count("this line is no row") == 3
-    assert state_of(root)["position"] == data.stat().st_size
+    assert at(root) == data.stat().st_size
     assert learnt_rows(root)["glaciers"] + len(waiting(root)) == 60
 
 
@@ -626,7 +635,7 @@ def test_an_interrupted_stream_goes_on(taught: Path, tmp_path: Path, monkeypatch
         code, text = crma(*words)
     assert (code, json.loads(text)) == (0, {"done": []})
     assert done_in(root) == [("learn", "dragons")]
-    assert len(waiting(root)) == 70 or state_of(root)["position"] < data.stat().st_size
+    assert len(waiting(root)) == 70 or at(root) < data.stat().st_size
     assert crma(*words)[0] == 0
     assert done_in(root) == [("learn", "dragons"), ("learn", "glaciers")]
     assert learnt_rows(root)["glaciers"] + len(waiting(root)) == 70
@@ -639,7 +648,7 @@ def test_extend_learns_on(taught: Path, tmp_path: Path):
     assert code == 0
     found = json.loads(text)
     assert (found["domain"], found["left_out"]) == ("dragons", 0)
-    assert sum(found["rows"].values()) == 40
+    assert found["rows"]["rows"] == sum(found["rows"][name] for name in ("train", "validation", "test")) == 40
     assert found["loss_after"] < found["loss_before"]
     assert done_in(root) == [("learn", "dragons"), ("extend", "dragons")]
     data = file_of(tmp_path / "rows.jsonl", about("dragons", 40, start=600))
@@ -666,7 +675,7 @@ def test_a_plan_after_a_kill_learns_nothing_and_the_next_call_tells_what_it_went
     data = file_of(tmp_path / "rows.jsonl", about("glaciers", 60))
     model = ContinualModel.from_pretrained(root)
     with pytest.raises(Killed):
-        learn_all(model, about("glaciers", 60), source=f"file {data}", on_event=killed_at("step"))
+        learn_all(model, about("glaciers", 60), source=f"file {data.resolve()}", on_event=killed_at("step"))
     assert crma("learn", root, "--auto", data, "--plan")[0] == 0
     assert done_in(root) == []
     code, text = crma("learn", root, "--auto", data, *FAST, "--json")
@@ -769,3 +778,19 @@ def test_a_plan_names_domains_as_they_will_be_learnt(empty: Path, tmp_path: Path
         learnt = [(d.domain, d.rows["rows"]) for d in rows.finish() if isinstance(d, Learnt)]
     assert planned == learnt
     assert len(learnt) == 2
+
+
+def test_extending_a_stack_that_is_not_there_makes_none(tmp_path: Path, toy_base: Path):
+    data = file_of(tmp_path / "rows.jsonl", about("glaciers", 60))
+    assert crma("learn", tmp_path / "stack", "glaciers", data, "--extend", "--base", toy_base)[0] != 0
+    assert not (tmp_path / "stack").exists()
+
+
+def test_a_line_that_is_no_row_is_told_with_its_place_and_the_others_are_taken(taught: Path, tmp_path: Path):
+    model, told = copy(taught, tmp_path), []
+    data = file_of(tmp_path / "rows.jsonl", about("glaciers", 3))
+    data.write_text(data.read_text() + "no row\n")
+    with incoming(model, source="s", on_event=lambda kind, value: told.append(value.get("text", ""))) as rows:
+        assert list(rows.read_stream(str(data), idle=0)) == []
+    assert any("line 4" in text and "passed by" in text for text in told)
+    assert len(waiting(model.stack.root)) == 3

@@ -7,8 +7,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
@@ -308,6 +309,7 @@ def learn(
             "what is to be learnt is not clear",
             expected="DOMAIN and DATA, or --auto DATA, or --stream FILE",
             got=f"DOMAIN {domain}, DATA {data}, --auto {auto}, --stream {stream}",
+            next_step="name the domain and its rows, or let --auto or --stream sort rows",
         )
     if domain is None:  # before a stack is made for them
         from crma.incoming import check_settings
@@ -317,7 +319,12 @@ def learn(
         if source is not None and not source.exists():
             raise DataError("there is no such file", where=str(source), next_step="give a file of rows")
     if (plan and auto is None) or (extend and domain is None):
-        raise ConfigError("--plan goes with --auto, and --extend with DOMAIN and DATA", got=f"{plan=}, {extend=}")
+        raise ConfigError(
+            "these options do not go together",
+            expected="--plan with --auto, --extend with DOMAIN and DATA",
+            got=" ".join(f"--{name}" for name, on in (("plan", plan), ("extend", extend)) if on),
+            next_step="leave it out",
+        )
     given = {
         "epochs": epochs,
         "lr": lr,
@@ -336,7 +343,7 @@ def learn(
     config = LearnConfig(**chosen)
     accelerator = Accelerator()
     scratch = None
-    if Stack.exists(stack):
+    if Stack.exists(stack) or extend:
         if frames is not None or directions is not None:
             have = Stack.open(stack).manifest.backbone
             wanted = {k: v for k, v in (("frames", frames), ("directions", directions)) if v is not None}
@@ -358,7 +365,7 @@ def learn(
             precision=precision or "auto",
             accelerator=accelerator,
         )
-    with Watch(err) as watch:
+    with Watch(err) as watch, scratch or nullcontext():
         listener = watch if accelerator.is_main_process else lambda _k, _v: None
         if domain is None or data is None:
             from crma.incoming import Incoming
@@ -366,31 +373,21 @@ def learn(
             rows = Incoming(
                 model,
                 config,
-                source=f"file {auto}" if auto is not None else f"stream {stream}",
+                source=f"file {auto.resolve()}" if auto is not None else f"stream {stream}",
                 least=least,
                 increment=increment,
                 false_alarms=false_alarms,
                 on_event=listener,
             )
-            try:
-                return _learn_incoming(rows, auto, stream, idle=idle, plan=plan, as_json=as_json)
-            finally:
-                if scratch is not None:
-                    scratch.cleanup()
-        if extend:
+            tell = _sorted(rows, auto, stream, idle=idle, plan=plan)
+        elif extend:
             own = LearnConfig(**model.stack.manifest.domain(domain).config)
             extended = model.extend(domain, data, own.model_copy(update=chosen), on_event=listener)
-            return _tell_extended(stack, extended, as_json=as_json)
-        learnt = model.learn(domain, data, config, on_event=listener)
-    if not accelerator.is_main_process:
-        return
-    if as_json:
-        _print_json(asdict(learnt))
-        return
-    table = Table("domain", "test loss now", "", title=f"{stack}: {domain} learnt in {learnt.seconds:.0f} s")
-    for name, loss in learnt.losses.items():
-        table.add_row(name, _number(loss), "new" if name == domain else "")
-    out.print(table)
+            tell = partial(_tell_extended, stack, extended)
+        else:
+            tell = partial(_tell_learnt, stack, model.learn(domain, data, config, on_event=listener))
+    if accelerator.is_main_process:
+        tell(as_json=as_json)
 
 
 @app.command()
@@ -599,46 +596,35 @@ def _tell_written(written: Sequence[Path], where: Path, *, as_json: bool) -> Non
         out.print(f"{len(written)} receipts written under {where}", highlight=False)
 
 
-def _learn_incoming(
-    rows: Any, auto: Path | None, stream: str | None, *, idle: float | None, plan: bool, as_json: bool
-) -> None:
-    """Through a whole source; of a stream that is interrupted what was read waits in the stack."""
-    from crma.data.lines import follow
-    from crma.data.sources import read_examples, read_line
-    from crma.errors import DataError
+def _tell_learnt(stack: Path, learnt: Any, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(asdict(learnt))
+        return
+    table = Table("domain", "test loss now", "", title=f"{stack}: {learnt.domain} learnt in {learnt.seconds:.0f} s")
+    for name, loss in learnt.losses.items():
+        table.add_row(name, _number(loss), "new" if name == learnt.domain else "")
+    out.print(table)
 
+
+def _sorted(rows: Any, auto: Path | None, stream: str | None, *, idle: float | None, plan: bool) -> Callable[..., None]:
+    """Through a whole source; of a stream that is interrupted what was read waits in the stack. What is to be told."""
     done: list[Any] = []
     with rows as incoming:
         if auto is not None:
-            examples = read_examples(auto)
-            if len(examples) < incoming.position:
-                raise DataError(
-                    "the file has fewer rows than were read of it before",
-                    where=str(auto),
-                    expected=f"at least {incoming.position}",
-                    got=len(examples),
-                    next_step="give other rows as another file",
-                )
-            incoming.take(examples[incoming.position :], len(examples), keep=not plan)
+            incoming.read_file(auto, keep=not plan)
             if plan:
-                return _tell_plan(incoming.plan(), as_json=as_json)
+                return partial(_tell_plan, incoming.plan())
             done = incoming.finish()
         else:
             try:
-                number = 0
-                for lines, position in follow(str(stream), 0 if stream == "-" else incoming.position, idle=idle):
-                    examples = []
-                    for line in lines:
-                        number += 1
-                        try:
-                            examples += [read_line(line, number)] if line.strip() else []
-                        except DataError as error:
-                            err.print(str(error), highlight=False, markup=False, soft_wrap=True)
-                    incoming.take(examples, position)
-                    done += incoming.work()
-                done += incoming.finish()
+                for learnt in incoming.read_stream(str(stream), idle=idle):
+                    done.append(learnt)
             except KeyboardInterrupt:
                 err.print("interrupted: what was read and not learnt yet waits in the stack", highlight=False)
+    return partial(_tell_sorted, done)
+
+
+def _tell_sorted(done: Sequence[Any], *, as_json: bool) -> None:
     if as_json:
         _print_json({"done": [asdict(d) for d in done]})
         return

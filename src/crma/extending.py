@@ -58,6 +58,7 @@ def check_extendable(record: DomainRecord, config: LearnConfig | None) -> LearnC
         raise ConfigError(
             f"'{record.name}' keeps no validation rows, so that nobody could say what it would lose",
             expected="a domain learnt with keep_rows and a validation split",
+            got="no kept rows" if not record.rows_kept else "no validation rows",
             next_step="learn the new rows as a domain of their own",
         )
     if config is None:
@@ -79,9 +80,9 @@ class Extending(DomainTraining):
     def run(self, data: Data) -> Extended:
         self.served.stack.refresh()
         record = self.served.stack.manifest.domain(self.domain)
-        split, _ = split_of(self.domain, data, self.config)
+        split, given = split_of(self.domain, data, self.config)
         content = data_hash(split)
-        if any(e.data_sha256 == content for e in record.extensions):
+        if content in {record.data_sha256, *(e.data_sha256 for e in record.extensions)}:
             return self._extended_before(record, content)
         kept = {name: tuple(self.served.kept_examples(self.domain, name)) for name in ("validation", "test")}
         split, left_out = apart_from(split, Split(train=(), **kept))
@@ -97,12 +98,13 @@ class Extending(DomainTraining):
                 got=f"{len(split.train)} and {len(split.validation)}, {left_out} left out",
                 next_step="collect more rows first",
             )
-        counts = {name: len(rows) for name, rows in (("train", split.train), ("validation", split.validation))}
-        counts["test"] = len(split.test)
+        parts = {"train": split.train, "validation": split.validation, "test": split.test}
+        counts = {**given, **{name: len(rows) for name, rows in parts.items()}}
+        if "unused" in counts:
+            counts["unused"] += left_out
         router = self._router(split, kept["validation"])  # before training: what it may raise must not cost that
         rendered = {
-            name: render_all(rows, self.served.tokenizer, self.config.max_length).rows
-            for name, rows in (("train", split.train), ("validation", split.validation), ("test", split.test))
+            name: render_all(rows, self.served.tokenizer, self.config.max_length).rows for name, rows in parts.items()
         }
         session = self._session(
             {
@@ -245,6 +247,7 @@ class Extending(DomainTraining):
                             learnt=timestamp(),
                             data_sha256=content,
                             rows=dict(found.rows),
+                            left_out=found.left_out,
                             share=found.share,
                             loss_before=found.loss_before,
                             loss_after=found.loss_after,
@@ -298,13 +301,15 @@ class Extending(DomainTraining):
     def _extended_before(self, record: DomainRecord, content: str) -> Extended:
         """What a run that was killed between its commit and its end would have returned; any other is refused."""
         stack = self.served.stack
-        unfinished = session_data(stack.root / WORK / self.domain) == content
+        unfinished = content != record.data_sha256 and session_data(stack.root / WORK / self.domain) == content
         self.served.wait()
         if not unfinished:
             raise ConfigError(
-                f"'{self.domain}' was extended by these rows already",
+                f"'{self.domain}' has learnt these rows already",
                 where=str(stack.root),
-                next_step="nothing is to be done; hand in rows it has not seen",
+                expected="rows it has not seen",
+                got="the rows of its first day" if content == record.data_sha256 else "those of an extension",
+                next_step="nothing is to be done",
             )
         self.on_event("note", {"text": "it was committed before the run was killed"})
         self._clear()
@@ -315,6 +320,6 @@ class Extending(DomainTraining):
             loss_before=made.loss_before,
             loss_after=made.loss_after,
             rows=made.rows,
-            left_out=0,
+            left_out=made.left_out,
             seconds=time.perf_counter() - self.began,
         )

@@ -8,9 +8,10 @@ context the caller is the stack's only writer.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from crma.continual import ContinualModel
+from crma.data.lines import follow
+from crma.data.sources import read_examples, read_line
 from crma.errors import ConfigError, CrmaError, DataError
 from crma.extending import Extended
 from crma.learning import Learnt, split_of
@@ -93,7 +96,12 @@ class Incoming:
         self._rows: dict[int, Example] = {}
         self._begun: dict[str, Any] | None = None
         self._held = ExitStack()
-        self.position = 0  # in the source, of what has been taken
+        self._positions: dict[str, int] = {}
+
+    @property
+    def position(self) -> int:
+        """Where in the source to go on: rows of a file, bytes of a stream."""
+        return self._positions.get(self.source, 0)
 
     def __enter__(self) -> Incoming:
         self._held.enter_context(self.model.stack.lock())
@@ -121,12 +129,11 @@ class Incoming:
                 got=self.source,
                 next_step=f"go on with that one, or delete {path} to forget these rows",
             )
-        if state["source"] != self.source:
-            return
-        self.position = state["position"]
+        self._positions = state["positions"]
         rows = [_example(line) for line in state["rows"]]
         self._take(rows)
-        self.sorter.resume(**state["novelty"])
+        if state["source"] == self.source:
+            self.sorter.resume(**state["novelty"])
         if rows:
             self.on_event("note", {"text": f"{len(rows)} rows that were read before wait to be learnt"})
         if state["begun"] is not None:
@@ -146,7 +153,7 @@ class Incoming:
             if len(usable) > _PART:
                 read = min(start + _PART, len(usable))
                 self.on_event("note", {"text": f"{read:,} of {len(usable):,} rows read"})
-        self.position = position
+        self._positions[self.source] = position
         if keep:
             self._save()
 
@@ -160,6 +167,43 @@ class Incoming:
         kept = [row for row, good in zip(rows, sound.tolist(), strict=True) if good]
         if kept:
             self._rows |= dict(zip(self.sorter.take(features[sound]), kept, strict=True))
+
+    def read_file(self, path: str | os.PathLike[str], *, keep: bool = True) -> None:
+        """Take what is new of a file or folder since it was last read.
+
+        Raises:
+            DataError: it cannot be read, or has fewer rows than were read of it.
+        """
+        rows = read_examples(path)
+        if len(rows) < self.position:
+            raise DataError(
+                "the file has fewer rows than were read of it before",
+                where=str(path),
+                expected=f"at least {self.position}",
+                got=len(rows),
+                next_step="give other rows as another file",
+            )
+        self.take(rows[self.position :], len(rows), keep=keep)
+
+    def read_stream(self, source: str, *, idle: float | None = None) -> Iterator[Learnt | Extended]:
+        """Take and learn rows as they arrive (`crma.data.lines.follow`), and all that can be learnt once they end.
+
+        A line that is no row is told, and passed by.
+        """
+        begin = 0 if source == "-" else self.position
+        number = 0
+        for lines, position in follow(source, begin, idle=idle):
+            rows = []
+            for line in lines:
+                number += 1
+                try:
+                    rows += [read_line(line, number)] if line.strip() else []
+                except DataError as error:
+                    since = f" (counted from byte {begin})" if begin else ""
+                    self.on_event("note", {"text": f"passed by{since}: {error}"})
+            self.take(rows, position)
+            yield from self.work()
+        yield from self.finish()
 
     def work(self) -> list[Learnt | Extended]:
         """Learn what is ready, while more rows may come; first what a killed run had begun."""
@@ -274,7 +318,7 @@ class Incoming:
         test, order = self.sorter.novelty, {number: i for i, number in enumerate(self._rows)}
         state = {
             "source": self.source,
-            "position": self.position,
+            "positions": self._positions,
             "novelty": {"sums": test.sums, "seen": test.seen, "untypical": test.untypical},
             "begun": self._begun and {**self._begun, "rows": [order[n] for n in self._begun["rows"]]},
             "rows": [_line(row) for row in self._rows.values()],

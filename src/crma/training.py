@@ -164,6 +164,7 @@ class DomainTraining:
 
 
 def data_hash(split: Split) -> str:
+    """SHA-256 of what a domain learns from and is judged by: 64 hexadecimal digits, whatever the order of rows."""
     return hashlib.sha256(json.dumps(split_hashes(split), sort_keys=True).encode()).hexdigest()
 
 
@@ -175,6 +176,11 @@ def rows_to_keep(split: Split) -> Iterator[dict[str, Any]]:
             yield line if row.group is None else {**line, "group": row.group}
 
 
+def timestamp() -> str:
+    """Now, in UTC, as ISO 8601 has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def _backbone_part(checkpoint: Checkpoint) -> State:
     """A checkpoint's backbone parameters under their own names."""
     found = {}
@@ -183,7 +189,3 @@ def _backbone_part(checkpoint: Checkpoint) -> State:
         if group in ("frames", "mixing", "gates") and kind == "value":
             found[name] = value
     return found
-
-
-def timestamp() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -34,13 +34,12 @@ import numpy as np
 
 from crma.errors import ConfigError, UnknownDomainError
 from crma.route.calibration import Calibration, calibrate, conformal_rank
+from crma.route.gaussian import ISOTROPY, Gaussian, Lens
 from crma.types import Route, check_domain_name
 
 __all__ = ["DomainStatistics", "FeatureKind", "Router"]
 
-_AXES = 32  # 64 and all 576 measured alike, 0 lost 1 to 6 points of accuracy
-_ISOTROPY = 3.0  # trace of the isotropic part; a scatter has at most 1; from 1 to 10: within 3 points of accuracy
-_POOLED_ISOTROPY = 0.3  # of the shared covariance, in units of its own trace; from 0.1 to 1: within a point of accuracy
+_POOLEDISOTROPY = 0.3  # of the shared covariance, in units of its own trace; from 0.1 to 1: within a point of accuracy
 _LEAST_TRACE = 1e-2  # of the shared covariance of directions, whose length is one; equal rows would leave it at 0
 # Of the discriminant's posterior, which is too sure: its Gaussians have lighter tails than prompts. Of 1, 2, 4 and 8
 # the likelihood of held-out rows was best at 2 or 4, on far domains and within a vertical.
@@ -75,114 +74,6 @@ class DomainStatistics:
     spread: np.ndarray  # [R], the variance along each axis beyond `rest`
     rest: float  # the variance in every direction that the axes leave out
     calibration: Calibration
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Gaussian:
-    """Directions' mean and shrunk covariance in the form that scores: no D x D matrix is ever made."""
-
-    count: int
-    mean: np.ndarray
-    axes: np.ndarray
-    spread: np.ndarray
-    rest: float
-
-    @classmethod
-    def of(cls, directions_ND: np.ndarray) -> _Gaussian:
-        count, dimension = directions_ND.shape
-        mean_D = directions_ND.mean(0)
-        _, singular, axes = np.linalg.svd(directions_ND - mean_D, full_matrices=False)
-        variances = singular**2 / count
-        # A quarter of the rows at most: with few rows more axes would nearly spell the rows themselves.
-        rank = min(_AXES, count // 4, dimension)
-        rest = float(variances[rank:].sum()) / dimension
-        return cls(
-            count=count,
-            mean=mean_D.astype(np.float32),
-            axes=axes[:rank].astype(np.float32),
-            spread=variances[:rank].astype(np.float32),
-            rest=rest,
-        )
-
-    def pooled(self, other: _Gaussian) -> _Gaussian:
-        """Of both samples together: the law of total variance, cut to the first axes of what results."""
-        count, dimension = self.count + other.count, self.mean.shape[0]
-        mine, theirs = self.count / count, other.count / count
-        mean_D = mine * self.mean.astype(np.float64) + theirs * other.mean
-        apart_D = self.mean.astype(np.float64) - other.mean
-        scaled_RD = np.concatenate(
-            [
-                self.axes * np.sqrt(mine * self.spread)[:, None],
-                other.axes * np.sqrt(theirs * other.spread)[:, None],
-                np.sqrt(mine * theirs) * apart_D[None],
-            ]
-        )
-        _, singular, axes = np.linalg.svd(scaled_RD, full_matrices=False)
-        rank = min(_AXES, count // 4, len(singular))
-        variances = singular**2
-        rest = mine * self.rest + theirs * other.rest + float(variances[rank:].sum()) / dimension
-        return _Gaussian(
-            count=count,
-            mean=mean_D.astype(np.float32),
-            axes=axes[:rank].astype(np.float32),
-            spread=variances[:rank].astype(np.float32),
-            rest=rest,
-        )
-
-    def log_density(self, directions_ND: np.ndarray) -> np.ndarray:
-        """Up to the constant that every Gaussian of one dimension shares."""
-        dimension = self.mean.shape[0]
-        floor = self.rest + _ISOTROPY / dimension
-        spread_R = self.spread.astype(np.float64)
-        offset_ND = directions_ND - self.mean
-        along_NR = offset_ND @ self.axes.T.astype(np.float64)
-        distance_N = (offset_ND**2).sum(1) / floor + along_NR**2 @ (1 / (spread_R + floor) - 1 / floor)
-        log_determinant = float(np.log(spread_R + floor).sum()) + (dimension - len(spread_R)) * float(np.log(floor))
-        return -(distance_N + log_determinant) / 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Lens:
-    """Turns features into directions: centre, divide by each feature's deviation, whiten, scale to length one."""
-
-    centre: np.ndarray  # [D]
-    deviation: np.ndarray  # [D]
-    axes: np.ndarray  # [R, D]
-    stretch: np.ndarray  # [R], along each axis, relative to everywhere else
-
-    @classmethod
-    def of(cls, background_KD: np.ndarray) -> _Lens:
-        centre_D = background_KD.mean(0)
-        deviation_D = background_KD.std(0)
-        # A feature that hardly moves in the background must not drown the others once it moves.
-        deviation_D = np.maximum(deviation_D, 0.1 * np.median(deviation_D))
-        deviation_D = np.where(deviation_D > 0, deviation_D, deviation_D.max())
-        count, dimension = background_KD.shape
-        _, singular, axes = np.linalg.svd((background_KD - centre_D) / deviation_D, full_matrices=False)
-        variances = singular**2 / count
-        shrinkage = _oas_shrinkage(variances, count=count, dimension=dimension)
-        floor = shrinkage * variances.sum() / dimension
-        # No shrinkage happens only where rows far outnumber features; then no direction is left outside the axes.
-        floor = max(floor, 1e-6 * float(variances.max()))
-        stretch_R = np.sqrt(floor / ((1 - shrinkage) * variances + floor))
-        return cls(centre=centre_D, deviation=deviation_D, axes=axes, stretch=stretch_R)
-
-    def directions(self, features_ND: np.ndarray) -> np.ndarray:
-        scaled_ND = (features_ND - self.centre) / self.deviation
-        largest_N1 = np.abs(scaled_ND).max(1, keepdims=True)
-        scaled_ND = scaled_ND / np.where(largest_N1 > 0, largest_N1, 1.0)  # or squares of huge features overflow
-        white_ND = scaled_ND + (scaled_ND @ self.axes.T * (self.stretch - 1)) @ self.axes
-        length_N1 = np.linalg.norm(white_ND, axis=1, keepdims=True)
-        return white_ND / np.where(length_N1 > 0, length_N1, 1.0)
-
-
-def _oas_shrinkage(variances: np.ndarray, *, count: int, dimension: int) -> float:
-    """How far to shrink a sample covariance to a multiple of I: oracle approximating shrinkage, eq. 23 of Chen et al.
-    2010 (arXiv 0907.4698), from the sample's eigenvalues."""
-    trace, trace_of_square = float(variances.sum()), float((variances**2).sum())
-    above = (1 - 2 / dimension) * trace_of_square + trace**2
-    below = (count + 1 - 2 / dimension) * (trace_of_square - trace**2 / dimension)
-    return 1.0 if below <= 0 else min(1.0, above / below)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -269,7 +160,7 @@ class Router:
             documents = [document for document, held in zip(told, held_out, strict=True) if held]
         nothing_held_out = len(own_MD) == 0
 
-        gaussian = _Gaussian.of(self._lens.directions(fit_ND))
+        gaussian = Gaussian.of(self._lens.directions(fit_ND))
         own_scores = self._score(gaussian, self._lens.directions(fit_ND if nothing_held_out else own_MD))
         calibration = calibrate(
             own_scores,
@@ -300,12 +191,10 @@ class Router:
         """
         held = self.statistics.get(name)
         if held is None:
-            raise UnknownDomainError(
-                "the router does not hold this domain", expected=", ".join(self.domains) or "a domain", got=repr(name)
-            )
+            raise self._unknown(name)
         new_ND = _checked(features, f"features of {name!r}", dimension=self.dimension)
         own_MD = _checked(calibration_features, f"calibration features of {name!r}", dimension=self.dimension)
-        new = _Gaussian.of(self._lens.directions(new_ND))
+        new = Gaussian.of(self._lens.directions(new_ND))
         pooled = _gaussian(held).pooled(new)
         # Strangers are scored by routers made without them, for which the old rows would be needed. What that changes
         # is measured on the new rows.
@@ -323,13 +212,17 @@ class Router:
     def without_domain(self, name: str) -> Router:
         """This router as if it had never seen `name`."""
         if name not in self.statistics:
-            raise UnknownDomainError(
-                "the router does not hold this domain",
-                expected=", ".join(self.domains) or "a router with a domain in it",
-                got=repr(name),
-            )
+            raise self._unknown(name)
         kept = {held: statistics for held, statistics in self.statistics.items() if held != name}
         return replace(self, statistics=kept)
+
+    def _unknown(self, name: str) -> UnknownDomainError:
+        return UnknownDomainError(
+            "the router does not hold this domain",
+            expected=", ".join(self.domains) or "a router with a domain in it",
+            got=repr(name),
+            next_step="choose one of these, or add it first: router.with_domain(name, features)",
+        )
 
     def route(self, features: np.ndarray) -> list[Route]:
         """One Route per query, for features [N, D] or [D]. Of many domains the nearest are asked, and told; all of them
@@ -345,7 +238,7 @@ class Router:
         return [route for part in parts for route in self._route(part)]
 
     def is_typical(self, route: Route) -> bool:
-        """Whether a query is typical of any domain, by the route this router gave it."""
+        """Whether a query is typical of any domain that was asked, by the route this router gave it."""
         return any(score >= self.statistics[d].calibration.typical for d, score in route.scores.items())
 
     def typical_of(self, route: Route) -> str | None:
@@ -460,12 +353,12 @@ class Router:
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     @cached_property
-    def _lens(self) -> _Lens:
-        return _Lens.of(self.background.astype(np.float64))
+    def _lens(self) -> Lens:
+        return Lens.of(self.background.astype(np.float64))
 
     @cached_property
-    def _background_gaussian(self) -> _Gaussian:
-        return _Gaussian.of(self._lens.directions(self.background.astype(np.float64)))
+    def _background_gaussian(self) -> Gaussian:
+        return Gaussian.of(self._lens.directions(self.background.astype(np.float64)))
 
     @cached_property
     def _names_and_calibrations(self) -> tuple[tuple[str, ...], tuple[Calibration, ...]]:
@@ -473,9 +366,9 @@ class Router:
 
     @cached_property
     def _stacked(self) -> tuple[np.ndarray, ...]:
-        """All domains' Gaussians in one piece, in the terms of `_Gaussian.log_density`."""
+        """All domains' Gaussians in one piece, in the terms of `Gaussian.log_density`."""
         gaussians = [_gaussian(held) for held in self.statistics.values()]
-        floors = [g.rest + _ISOTROPY / self.dimension for g in gaussians]
+        floors = [g.rest + ISOTROPY / self.dimension for g in gaussians]
         spreads = [g.spread.astype(np.float64) for g in gaussians]
         axes_RD = np.concatenate([g.axes for g in gaussians]).astype(np.float32)
         inner = [1 / (s + f) - 1 / f for s, f in zip(spreads, floors, strict=True)]
@@ -513,7 +406,7 @@ class Router:
             ]
         )
         rest = float(share_T @ np.array([held.rest for held in kept]))
-        floor = rest + _POOLED_ISOTROPY * (float((scaled_RD**2).sum()) / dimension + rest)
+        floor = rest + _POOLEDISOTROPY * (float((scaled_RD**2).sum()) / dimension + rest)
         floor = max(floor, _LEAST_TRACE / dimension)
         if len(scaled_RD) < dimension:
             inner_RR = np.linalg.inv(scaled_RD @ scaled_RD.T + floor * np.eye(len(scaled_RD)))
@@ -527,7 +420,7 @@ class Router:
         longer = (dimension - (floor - rest) * trace_of_inverse) / np.array([held.count for held in kept])
         return np.ascontiguousarray(weights_TD.T), 0.5 * (longer - (weights_TD * means_TD).sum(1))
 
-    def _score(self, gaussian: _Gaussian, directions_ND: np.ndarray) -> np.ndarray:
+    def _score(self, gaussian: Gaussian, directions_ND: np.ndarray) -> np.ndarray:
         return gaussian.log_density(directions_ND) - self._background_gaussian.log_density(directions_ND)
 
     def _stranger_scores(self, fit_ND: np.ndarray) -> np.ndarray:
@@ -536,10 +429,10 @@ class Router:
         scores_K = np.empty(len(background_KD))
         for fold in range(_FOLDS):
             unseen = np.arange(len(background_KD)) % _FOLDS == fold
-            lens = _Lens.of(background_KD[~unseen])
+            lens = Lens.of(background_KD[~unseen])
             unseen_directions = lens.directions(background_KD[unseen])
-            background = _Gaussian.of(lens.directions(background_KD[~unseen]))
-            domain = _Gaussian.of(lens.directions(fit_ND))
+            background = Gaussian.of(lens.directions(background_KD[~unseen]))
+            domain = Gaussian.of(lens.directions(fit_ND))
             scores_K[unseen] = domain.log_density(unseen_directions) - background.log_density(unseen_directions)
         return scores_K
 
@@ -553,7 +446,7 @@ def _largest(values_NT: np.ndarray, count: int) -> np.ndarray:
     return chosen_NT
 
 
-def _statistics_of(gaussian: _Gaussian, calibration: Calibration) -> DomainStatistics:
+def _statistics_of(gaussian: Gaussian, calibration: Calibration) -> DomainStatistics:
     return DomainStatistics(
         count=gaussian.count,
         mean=gaussian.mean,
@@ -564,8 +457,8 @@ def _statistics_of(gaussian: _Gaussian, calibration: Calibration) -> DomainStati
     )
 
 
-def _gaussian(held: DomainStatistics) -> _Gaussian:
-    return _Gaussian(count=held.count, mean=held.mean, axes=held.axes, spread=held.spread, rest=held.rest)
+def _gaussian(held: DomainStatistics) -> Gaussian:
+    return Gaussian(count=held.count, mean=held.mean, axes=held.axes, spread=held.spread, rest=held.rest)
 
 
 def _statistics(name: str, arrays: Mapping[str, np.ndarray]) -> DomainStatistics:

@@ -23,7 +23,6 @@ _LEAVES = 15  # groups to begin with, at most
 _LEAF_ROWS = 20  # a leaf, on average, at least
 _FEWEST = 10  # rows of which a router can be made
 _MIXED = 0.5  # of each side's rows that the other side's router lets in, from which on they are one
-
 _FAR = 3.0  # robust standard deviations below the middle of a group: not of the group
 _NORMAL = 1.4826  # a normal's standard deviation in units of its median absolute deviation
 
@@ -48,7 +47,7 @@ def grouped(router: Router, features_ND: np.ndarray, *, least: int = 0) -> np.nd
         return alone.with_domain("it", features_ND[rows])
 
     def mixed(a: int, b: int) -> tuple[float, float]:
-        """Of each side's rows the share that is typical of the other side: the smaller, and the mean."""
+        """Of each side's rows the share that the other side's router lets in: the smaller, and the mean."""
         pair = (frozenset(members[a].tolist()), frozenset(members[b].tolist()))
         if pair not in known:
             sides = ((routers[a], members[b]), (routers[b], members[a]))
@@ -88,10 +87,6 @@ def grouped(router: Router, features_ND: np.ndarray, *, least: int = 0) -> np.nd
         typical = [whole.typical_of(route) for route in whole.route(features_ND[left])]
         labels_N[left] = [-1 if domain is None else int(domain) for domain in typical]
     return labels_N
-
-
-def _typical_share(router: Router, features_ND: np.ndarray) -> float:
-    return float(np.mean([router.typical_of(route) is not None for route in router.route(features_ND)]))
 
 
 def _strays(router: Router, rows: np.ndarray, features_ND: np.ndarray) -> np.ndarray:

@@ -131,6 +131,7 @@ class Extension(_Value):
     learnt: str
     data_sha256: str
     rows: dict[str, int]
+    left_out: int = 0  # rows that stand among those that judge the domain, or belong beside one of these
     share: Annotated[float, Field(ge=0, le=1)]  # of the way from what was served to what was learnt
     loss_before: Finite | None = None
     loss_after: Finite | None = None
