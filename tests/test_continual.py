@@ -405,3 +405,77 @@ def test_earlier_turns_are_read_only_where_the_last_one_leaves_it_open(taught, m
 
     taught.route_conversations([talk("Hello?", question), talk("Hello?", "")])
     assert asked == [[question, ""], ["Hello?"]]
+
+
+# --- several domains at once ---------------------------------------------------------------------------------------
+
+
+def accepted_by_both(domain: str) -> Route:
+    other = "law" if domain == "medicine" else "medicine"
+    return Route(
+        domain=domain,
+        confidence=0.6,
+        nearest=domain,
+        scores={domain: 1.0, other: 1.0},
+        thresholds={domain: 0.0, other: 0.0},
+        probabilities={domain: 0.6, other: 0.2},
+    )
+
+
+@pytest.fixture(scope="module")
+def exact(taught: ContinualModel) -> ContinualModel:
+    return ContinualModel.from_pretrained(taught.stack.root, precision="float32")
+
+
+def test_a_blend_adds_what_each_domain_adds_by_its_share(exact: ContinualModel):
+    alone = {d: exact.folded(d) for d in ("medicine", "law")}
+    with exact.serving_blend({"medicine": 0.75, "law": 0.25}):
+        active = exact.adapters.active
+        assert active is not None
+        blended, scaling = exact.adapters.weights(active), exact.adapters.configs[active].scaling
+    for target, (a, b) in blended.items():
+        wanted = sum(s * alone[d][target][1] @ alone[d][target][0] for d, s in (("medicine", 0.75), ("law", 0.25)))
+        np.testing.assert_allclose(scaling * b @ a, wanted, rtol=0, atol=1e-6)
+
+
+def test_one_domain_or_none_is_served_as_ever(taught: ContinualModel):
+    with taught.serving("law"):
+        expected = logits(taught)
+    for shares in ({"law": 1.0}, {"law": 1.0, "medicine": 0.0}):
+        with taught.serving_blend(shares):
+            torch.testing.assert_close(logits(taught), expected, rtol=0, atol=0)
+    with taught.untouched():
+        expected = logits(taught)
+    with taught.serving_blend({}):
+        torch.testing.assert_close(logits(taught), expected, rtol=0, atol=0)
+    with taught.serving_blend({"medicine": 0.5, "law": 0.5}):
+        assert not torch.allclose(logits(taught), expected, atol=1e-3)
+    with taught.untouched():
+        torch.testing.assert_close(logits(taught), expected, rtol=0, atol=0)
+
+
+def test_all_of_one_domain_in_a_blend_of_two_is_that_domain(exact: ContinualModel):
+    with exact.serving("law"):
+        expected = logits(exact)
+    with exact.serving_blend({"law": 1.0 - 1e-9, "medicine": 1e-9}):
+        torch.testing.assert_close(logits(exact), expected, rtol=0, atol=1e-4)
+
+
+def test_top_k_asks_those_that_accept_together(taught: ContinualModel, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ContinualModel, "route", lambda _self, texts: [accepted_by_both("law") for _ in texts])
+    asked: list[dict[str, float]] = []
+    real = ContinualModel.serving_blend
+    monkeypatch.setattr(
+        ContinualModel, "serving_blend", lambda self, shares, **k: asked.append(dict(shares)) or real(self, shares, **k)
+    )
+    taught.ask("Who?", max_new_tokens=1)
+    taught.ask("Who?", top_k=2, max_new_tokens=1)
+    taught.ask("Who?", top_k=2, domain="medicine", max_new_tokens=1)
+    taught.ask("Who?", top_k=2, domain="base", max_new_tokens=1)
+    assert asked == [{"law": 1.0}, {"law": pytest.approx(0.75), "medicine": pytest.approx(0.25)}, {"medicine": 1.0}, {}]
+
+
+@pytest.mark.parametrize("wrong", [{"top_k": 0}, {"top_k": 2, "use_backbone": False}])
+def test_what_cannot_be_blended_is_refused(taught: ContinualModel, wrong: dict[str, int]):
+    with pytest.raises(ConfigError, match="cannot be blended"):
+        taught.ask("Who?", **wrong)

@@ -25,6 +25,7 @@ from crma.errors import ConfigError, StackLockedError, TrainingDivergedError
 from crma.extending import Extended
 from crma.incoming import Incoming, Planned, named_after
 from crma.learning import Learnt
+from crma.route.seen import HIDDEN_STATES
 from crma.served import ServedStack
 from crma.stack.stack import Stack
 from crma.types import Example, check_domain_name
@@ -48,6 +49,7 @@ def _features_by_the_first_word():
     """A random toy's own features tell no subjects apart reliably; where they have to, a test takes REAL_FEATURES."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ServedStack, "features", lambda _self, texts, kind=None: np.stack([feature(t) for t in texts]))
+        patched.setattr("crma.served.FEATURES", HIDDEN_STATES)
         yield
 
 

@@ -398,13 +398,14 @@ def ask(
     domain: Annotated[str | None, typer.Option(help="Override the router; 'base' is the untouched base.")] = None,
     backbone: Annotated[bool, typer.Option("--backbone/--no-backbone", help="Answer with the backbone.")] = True,
     show_route: Annotated[bool, typer.Option("--show-route", help="Tell where the question went, and why.")] = False,
+    top_k: Annotated[int, typer.Option(help="So many of the domains that accept it answer together.", min=1)] = 1,
     max_new_tokens: int = 128,
     base: BaseOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask a question; the router picks the domain, or the untouched base."""
     model = _open(stack, base)
-    reply = model.ask(text, domain=domain, max_new_tokens=max_new_tokens, use_backbone=backbone)
+    reply = model.ask(text, domain=domain, max_new_tokens=max_new_tokens, use_backbone=backbone, top_k=top_k)
     if as_json:
         _print_json({"text": reply.text, "route": {**asdict(reply.route), "scores": dict(reply.route.scores)}})
         return

@@ -14,12 +14,13 @@ import torch
 from crma.audit import audit
 from crma.bench.metrics import drift_pct
 from crma.data.render import Rendered, end_of_turn_ids, render_all, render_prompt
-from crma.errors import DataError
+from crma.errors import ConfigError, DataError
 from crma.export import export_domains
 from crma.extending import Extended, Extending, check_extendable
 from crma.forgetting import Forgotten, forget_domain
 from crma.generate.engine import generate
 from crma.learning import Data, Learning, Learnt
+from crma.route.blending import shares_of
 from crma.route.conversation import is_settled, route_conversation
 from crma.served import ServedStack
 from crma.status import status_of
@@ -122,13 +123,17 @@ class ContinualModel(ServedStack):
         domain: str | None = None,
         max_new_tokens: int = 128,
         use_backbone: bool = True,
+        top_k: int = 1,
     ) -> Reply:
         """Answer a question, or go on with a conversation (messages, or {"role": …, "content": …} as OpenAI has them).
 
         `domain` overrides the router; "base" asks the base. `use_backbone` False answers without the backbone, where a
-        domain does not stand alone.
+        domain does not stand alone. `top_k` above 1: where several domains accept the query, the likeliest so many
+        answer it together, each with its probability (see `serving_blend`).
         """
-        return self.ask_many([text], domain=domain, max_new_tokens=max_new_tokens, use_backbone=use_backbone)[0]
+        return self.ask_many(
+            [text], domain=domain, max_new_tokens=max_new_tokens, use_backbone=use_backbone, top_k=top_k
+        )[0]
 
     def ask_many(
         self,
@@ -137,9 +142,20 @@ class ContinualModel(ServedStack):
         domain: str | None = None,
         max_new_tokens: int = 128,
         use_backbone: bool = True,
+        top_k: int = 1,
     ) -> list[Reply]:
-        """Answer several, those of one route together."""
+        """Answer several, those of one route together.
+
+        Raises:
+            ConfigError: `top_k` below 1, or above 1 without the backbone: what is blended has it folded in.
+        """
         _refuse_one_string(texts)
+        if top_k < 1 or (top_k > 1 and not use_backbone):
+            raise ConfigError(
+                "these domains cannot be blended",
+                expected="top_k of 1 or more; of 1 where the backbone is off",
+                got=f"top_k={top_k}, use_backbone={use_backbone}",
+            )
         conversations = [_conversation(t) for t in texts]
         if domain is not None:
             chosen = None if domain == "base" else self.stack.manifest.domain(domain).name
@@ -147,10 +163,11 @@ class ContinualModel(ServedStack):
         else:
             routes = self.route_conversations(conversations)
         replies: list[Reply | None] = [None] * len(texts)
-        for name in dict.fromkeys(r.domain for r in routes):
-            indices = [i for i, r in enumerate(routes) if r.domain == name]
+        served_by = [tuple(shares_of(r, top_k).items()) for r in routes]
+        for shares in dict.fromkeys(served_by):
+            indices = [i for i, by in enumerate(served_by) if by == shares]
             prompts = [render_prompt(conversations[i], self.tokenizer) for i in indices]
-            with self.serving(name, use_backbone=use_backbone):
+            with self.serving_blend(dict(shares), use_backbone=use_backbone):
                 answers = generate(
                     self.base.model,
                     prompts,

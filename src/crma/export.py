@@ -13,8 +13,7 @@ from torch import Tensor
 from crma.data.render import end_of_turn_ids, render_prompt
 from crma.errors import ConfigError, CrmaError
 from crma.generate.engine import generate
-from crma.model.adapters import AdapterConfig, peft_config, to_file
-from crma.model.fold import fold, folded_rank
+from crma.model.adapters import AdapterConfig, peft_config, rank_of, to_file
 from crma.served import ServedStack
 from crma.stack import files
 from crma.types import Message
@@ -82,10 +81,8 @@ def export_domains(
             starts = [len(i) - 1 for i in ids]
             ids = [i + a for i, a in zip(ids, answers, strict=True)]
             wanted = [_logits(served, i) for i in ids]
-            config = served.adapters.configs[name]
-            shared = None if record.standalone else served.backbone
-            folded = fold(served.model, shared, served.adapters.weights(name), config.scaling)
-        rank = config.rank if record.standalone else folded_rank(served.backbone, config.rank)
+        folded = served.folded(name)
+        rank = rank_of(folded)
         folder = target / name
         folder.mkdir(parents=True)
         files.write_tensors(folder / "adapter_model.safetensors", to_file(folded), {"format": "pt"})

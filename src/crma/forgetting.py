@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from crma.route.arrays import router_of
 from crma.route.centroid import Router
 from crma.stack.stack import Stack, Transaction
 
@@ -77,7 +78,7 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
 
 def read_router(stack: Stack) -> Router | None:
     path = stack.manifest.router
-    return Router.from_arrays(stack.read_tensors(f"{path}/router.safetensors")) if path else None
+    return router_of(stack.read_tensors(f"{path}/router.safetensors")) if path else None
 
 
 def write_router(stack: Stack, tx: Transaction, router: Router) -> str:

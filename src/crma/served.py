@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Self, cast
 
@@ -16,13 +16,13 @@ from crma.data.domains import documents_of
 from crma.data.render import Rendered, ensure_chat_template, render_all
 from crma.errors import BaseMismatchError
 from crma.forgetting import read_router
-from crma.model.adapters import Adapters, Weights, from_file, rank_of
+from crma.model.adapters import AdapterConfig, Adapters, Weights, from_file, rank_of
 from crma.model.backbone import BackboneConfig, State, attach_backbone, interpolate
 from crma.model.base import Base, Precision, load_base
-from crma.model.features import prompt_features
-from crma.model.fold import Factors, absorb, factors, folded_rank
+from crma.model.fold import Factors, absorb, factors, fold, folded_rank, weighted_sum
 from crma.route.background import BACKGROUND_PROMPTS
-from crma.route.centroid import FeatureKind, Router
+from crma.route.centroid import Router
+from crma.route.seen import FEATURES, FeatureKind, seen_of
 from crma.stack.layout import BaseReference, Fit
 from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
@@ -33,6 +33,8 @@ from crma.types import Example, Message, Score, Split
 __all__ = ["UNSAVED", "ServedStack"]
 
 _FACTORS_KEPT = 8  # snapshots
+_FOLDED_KEPT = 8  # domains
+_BLEND = "(blend)"  # the name of several domains' LoRA in the model; no domain can be called so
 _WEIGHTS = "adapter_model.safetensors"  # PEFT's name
 UNSAVED = "unsaved"  # what the backbone holds is no snapshot
 
@@ -62,6 +64,7 @@ class ServedStack:
         self._rows: dict[tuple[str, str], tuple[Rendered, ...]] = {}
         self._placed: dict[str, str | None] = {}  # SHA-256 of the file that a domain's LoRA in the model was read from
         self._router: tuple[str, Router | None] | None = None  # SHA-256 of its file: what it prepares is worth keeping
+        self._folded: dict[str, Weights] = {}  # SHA-256 of its files -> all that a domain adds
         self._factors: dict[str, Factors] = {}  # SHA-256 of a snapshot's file -> what it adds
 
     # --- opening -----------------------------------------------------------------------------------------------
@@ -165,6 +168,37 @@ class ServedStack:
             return
         with self.without_backbone():
             yield
+
+    @contextmanager
+    def serving_blend(self, shares: Mapping[str, float], *, use_backbone: bool = True) -> Iterator[None]:
+        """The model as several domains together are answered: the base and the sum of share x what each domain adds to
+        it, its backbone folded in. One domain is served as always, none is the untouched base."""
+        names = [name for name, share in shares.items() if share > 0]
+        if len(names) <= 1:
+            with self.serving(names[0] if names else None, use_backbone=use_backbone):
+                yield
+            return
+        blended = weighted_sum([(shares[name], self.folded(name)) for name in names])
+        rank = rank_of(blended)
+        self.adapters.load(_BLEND, AdapterConfig(rank=rank, alpha=float(rank)), blended)
+        with self.adapters.using(_BLEND), self.without_backbone():
+            yield
+
+    def folded(self, domain: str) -> Weights:
+        """All that a domain adds to the base, as one LoRA of scaling 1: its own and the backbone it is pinned to."""
+        record, stored = self.stack.manifest.domain(domain), self.stack.manifest.files
+        under = None if record.standalone else record.snapshot_pinned
+        key = stored[f"{record.adapter}/{_WEIGHTS}"].sha256 + (
+            stored[self._snapshot_file(under)].sha256 if under else ""
+        )
+        if key not in self._folded:
+            with self.serving(domain):
+                shared = None if record.standalone else self.backbone
+                found = fold(self.model, shared, self.adapters.weights(domain), self.adapters.configs[domain].scaling)
+            while len(self._folded) >= _FOLDED_KEPT:
+                self._folded.pop(next(iter(self._folded)))
+            self._folded[key] = found
+        return self._folded[key]
 
     @contextmanager
     def without_backbone(self) -> Iterator[None]:
@@ -325,9 +359,9 @@ class ServedStack:
         """What a router reads of `texts`, [N, D]; of the kind that the stack's own router is made of."""
         if kind is None:
             router = self.router()
-            kind = router.features if router is not None else FeatureKind()
+            kind = router.features if router is not None else FEATURES
         with self.untouched():
-            found = prompt_features(self.model, self.tokenizer, texts, depth=kind.depth, max_length=kind.tokens)
+            found = seen_of(self.model, self.tokenizer, texts, kind)
         forget_cut_forward(self.model)
         return found
 
@@ -341,7 +375,7 @@ class ServedStack:
         return self._router[1]
 
     def router_or_empty(self) -> Router:
-        return self.router() or Router.empty(self.features(BACKGROUND_PROMPTS))
+        return self.router() or Router.empty(self.features(BACKGROUND_PROMPTS, FEATURES), features=FEATURES)
 
     def router_with(self, domain: str, split: Split) -> tuple[Router, np.ndarray | None]:
         """The stack's router and `domain`, and the features of its validation prompts, if it has any."""

@@ -12,7 +12,7 @@ from crma.benchmark.boundary import BOUNDARY
 from crma.benchmark.routing import RoutingSet, measure_routing
 from crma.benchmark.toy import toy_base
 from crma.errors import ConfigError
-from crma.route.centroid import FeatureKind
+from crma.route.seen import FeatureKind
 
 WORDS = {"law": "court clause judge verdict appeal", "code": "loop array string integer return"}
 
@@ -52,6 +52,9 @@ def data(tmp_path):
         ("copa/test", "query"),
     ):
         write(f"benchmarks/{file}.jsonl", [{column: f"a {column} of {i}"} for i in range(2)])
+    write("benchmarks/mmlu/test.jsonl", [{"question": q, "subject": q} for q in ("philosophy", "anatomy")])
+    (tmp_path / "data/benchmarks/wikitext2_raw").mkdir(parents=True)
+    (tmp_path / "data/benchmarks/wikitext2_raw/wiki.test.raw").write_text(f" = Ships = \n \n {'a ship ' * 20}\n")
     write("cl_benchmark/dbpedia/test.jsonl", [{"prompt": "what topic"}])
     write("cl_benchmark/MNLI/test.jsonl", [{"prompt": "so and so"}])
     return tmp_path / "data"
@@ -110,10 +113,8 @@ def test_what_is_there_is_not_made_again_and_features_are_computed_once(run, tmp
     assert run() == []
     path.unlink()
     speed = []
-    real = routing.prompt_features
-    monkeypatch.setattr(
-        routing, "prompt_features", lambda m, t, texts, **k: speed.append(len(texts)) or real(m, t, texts, **k)
-    )
+    real = routing.seen_of
+    monkeypatch.setattr(routing, "seen_of", lambda m, t, texts, k: speed.append(len(texts)) or real(m, t, texts, k))
     run()
     assert set(speed) == {1}  # only the clock asks, one text at a time
 

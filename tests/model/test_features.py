@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from toys import toy_model, toy_tokenizer
 
-from crma.model.features import prompt_features
+from crma.model.features import prompt_features, prompt_words
+from crma.route.seen import FeatureKind, seen_of, with_words
+from crma.route.words import packed
 
 TEXTS = ("What is a tort?", "x", "A much longer question about the law of torts and what follows from it.", "")
 
@@ -36,3 +38,23 @@ def test_a_long_text_keeps_its_two_ends_and_no_layer_above_runs():
     assert prompt_features(model, tokenizer, [], depth=0.5).shape == (0, 32)
     model(torch.tensor([[5, 6]]))
     assert ran == [0, 0, 0, 1]
+
+
+def test_words_do_not_show_the_typing():
+    tokenizer = toy_tokenizer()
+    clean, hasty, none = prompt_words(tokenizer, ["What is a Tort?", "  what is a tort", " ?! "])
+    assert clean == hasty == tokenizer(" what is a tort", add_special_tokens=False).input_ids
+    assert none == []
+    long = prompt_words(tokenizer, ["a" * 50 + "b" * 500 + "c" * 50], max_length=20)[0]
+    ends = prompt_words(tokenizer, ["a" * 50 + "b" * 500 + "c" * 50], max_length=10_000)[0]
+    assert long == ends[:10] + ends[-10:]
+
+
+def test_a_routers_row_is_the_hidden_state_and_then_the_words():
+    model, tokenizer = toy_model(), toy_tokenizer()
+    rows = seen_of(model, tokenizer, TEXTS, FeatureKind(depth=0.5, words=64))
+    hidden = seen_of(model, tokenizer, TEXTS, FeatureKind(depth=0.5))
+    np.testing.assert_array_equal(hidden, prompt_features(model, tokenizer, TEXTS, depth=0.5))
+    np.testing.assert_array_equal(rows[:, :32], hidden)
+    np.testing.assert_array_equal(rows[:, 32:], packed(prompt_words(tokenizer, TEXTS), 64))
+    np.testing.assert_array_equal(rows, with_words(hidden, tokenizer, TEXTS, FeatureKind(depth=0.5, words=64)))

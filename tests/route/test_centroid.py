@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from crma.data.worlds import strangers
 from crma.errors import ConfigError, UnknownDomainError
+from crma.route.arrays import router_of
 from crma.route.background import BACKGROUND_PROMPTS
-from crma.route.centroid import FeatureKind, Router
+from crma.route.centroid import Router
+from crma.route.seen import FeatureKind
+from crma.route.words import packed
 
 DIMENSION = 24
 
@@ -130,7 +133,7 @@ def test_arrays_give_the_same_router_back(seed: int, rows: int, dimension: int, 
     router = router.with_domain("a", (scale * rng.normal(size=(rows, dimension))).astype(np.float32))
     router = router.with_domain("b-2", rng.normal(size=(rows, dimension)), rng.normal(size=(3, dimension)))
     queries = rng.normal(size=(5, dimension)).astype(np.float32)
-    again = Router.from_arrays(router.to_arrays())
+    again = router_of(router.to_arrays())
     assert again == router
     assert again.route(queries) == router.route(queries)
     assert all(
@@ -142,9 +145,9 @@ def test_arrays_of_something_else_are_refused() -> None:
     arrays = three_domains().to_arrays()
     del arrays["domain/law/axes"]
     with pytest.raises(ConfigError, match="not a whole router"):
-        Router.from_arrays(arrays)
+        router_of(arrays)
     with pytest.raises(ConfigError, match="not a whole router"):
-        Router.from_arrays({})
+        router_of({})
 
 
 def test_one_row_makes_a_domain_without_a_guarantee() -> None:
@@ -187,9 +190,9 @@ def test_without_calibration_rows_whole_documents_are_held_out() -> None:
 
 def test_a_router_goes_on_with_the_features_it_was_made_of() -> None:
     arrays = three_domains().to_arrays()
-    older = Router.from_arrays({name: values for name, values in arrays.items() if name != "features"})
+    older = router_of({name: values for name, values in arrays.items() if name != "features"})
     assert older.features == FeatureKind(depth=1 / 6, tokens=192)  # of before a file said so
-    other = Router.from_arrays({**arrays, "features": np.array([1.0, 0.5, 64.0])})
+    other = router_of({**arrays, "features": np.array([1.0, 0.5, 64.0])})
     assert other.features == FeatureKind(depth=0.5, tokens=64)
     assert other.with_domain("more", domain(7)).without_domain("law").features == other.features
     assert other != three_domains()
@@ -199,14 +202,14 @@ def test_a_router_of_unknown_features_or_of_broken_numbers_is_not_opened() -> No
     arrays = three_domains().to_arrays()
     for unknown in ((2.0, 0.25, 192.0), (1.0, 0.0, 192.0), (1.0, 1.5, 192.0), (1.0, 0.25, 1.0)):
         with pytest.raises(ConfigError, match="not known here"):
-            Router.from_arrays({**arrays, "features": np.array(unknown)})
+            router_of({**arrays, "features": np.array(unknown)})
     for name, broken in (
         ("domain/law/mean", np.full(DIMENSION, np.nan)),
         ("domain/law/mean", np.zeros(DIMENSION + 1)),
         ("domain/law/axes", arrays["domain/law/axes"][1:]),
     ):
         with pytest.raises(ConfigError, match="not a whole router"):
-            Router.from_arrays({**arrays, name: broken})
+            router_of({**arrays, name: broken})
 
 
 def test_a_feature_that_is_constant_in_the_background_is_borne() -> None:
@@ -435,7 +438,7 @@ def test_pooled_rows_have_the_mean_and_the_scatter_of_all_rows(
     assert len(held.axes) == len(held.spread) <= min(32, (rows + more) // 4, dimension)
     np.testing.assert_allclose(held.axes @ held.axes.T, np.eye(len(held.axes)), atol=1e-5)
     assert {held.mean.dtype, held.axes.dtype, held.spread.dtype} == {np.dtype(np.float32)}
-    assert Router.from_arrays(router.to_arrays()) == router  # finite, and nothing below 0
+    assert router_of(router.to_arrays()) == router  # finite, and nothing below 0
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -557,3 +560,101 @@ def test_more_of_what_is_not_there_or_does_not_fit_is_refused() -> None:
             router.with_more("law", features, judges)
     with pytest.raises(ConfigError, match="documents differ in number"):
         router.with_more("law", rows, rows, documents=["page"])
+
+
+# --- words beside the hidden state ---------------------------------------------------------------------------------
+
+WORDY = FeatureKind(words=64)
+
+
+def with_words(hidden: np.ndarray, seed: int, first: int, last: int) -> np.ndarray:
+    """Rows of features whose prompts have twelve words each, drawn from buckets first to last."""
+    rng = np.random.default_rng([seed, 3])
+    return np.concatenate([hidden, packed(rng.integers(first, last, (len(hidden), 12)).tolist(), 64)], axis=1)
+
+
+def wordy(seed: int, rows: int = 80, *, words: int | None = None) -> np.ndarray:
+    """Rows of `domain(seed)`, with words of that domain, or of another."""
+    first = 16 * (seed if words is None else words) % 64
+    return with_words(domain(seed, rows=rows), seed, first, first + 16)
+
+
+def wordy_router(*seeds: int) -> Router:
+    router = Router.empty(with_words(background(), 0, 0, 64), features=WORDY)
+    for seed in seeds:
+        router = router.with_domain(f"d{seed}", wordy(seed), wordy(seed, 120)[80:])
+    return router
+
+
+def test_where_the_hidden_state_says_yes_the_words_may_still_say_no() -> None:
+    router = wordy_router(1, 2)
+    assert (router.width, router.dimension) == (DIMENSION + 4, DIMENSION)
+    own, strange = wordy(1, 300)[120:], wordy(1, 300, words=3)[120:]
+    assert np.mean([r.domain == "d1" for r in router.route(own)]) >= 0.95
+    for mine, other in zip(router.route(own), router.route(strange), strict=True):
+        assert other.scores["d1"] < mine.scores["d1"] - 5
+    blind = Router.empty(background()).with_domain("d1", domain(1), domain(1, rows=120)[80:])
+    assert blind.route(own[:, :DIMENSION])[0].scores == blind.route(strange[:, :DIMENSION])[0].scores
+
+
+def test_words_tell_apart_what_the_hidden_state_cannot() -> None:
+    """Two domains of one Gaussian."""
+    empty = Router.empty(with_words(background(), 0, 0, 64), features=WORDY)
+    halves = [with_words(domain(1, rows=300)[i::2], i, 32 * i, 32 * i + 32) for i in (0, 1)]
+    router = empty
+    for i, rows in enumerate(halves):
+        router = router.with_domain(f"half-{i}", rows[:80], rows[80:110])
+    for i, rows in enumerate(halves):
+        assert np.mean([r.nearest == f"half-{i}" for r in router.route(rows[110:])]) >= 0.95
+
+
+def test_with_words_too_nothing_depends_on_the_order_or_on_others() -> None:
+    router = wordy_router(1, 2, 3)
+    assert router == wordy_router(3, 1, 2)
+    queries = np.concatenate([wordy(1), wordy(2, words=0)])
+    alone = wordy_router(2)
+    assert [r.scores["d2"] for r in router.route(queries)] == [r.scores["d2"] for r in alone.route(queries)]
+    assert router.without_domain("d1").without_domain("d3") == alone
+    more = router.with_more("d1", wordy(11, words=1), wordy(1, 120)[80:])
+    assert more.without_domain("d1") == router.without_domain("d1")
+    held, was = more.statistics["d1"].words, router.statistics["d1"].words
+    assert held is not None
+    assert was is not None
+    assert (was.prompts, held.prompts) == (80, 160)
+    assert held.counts.sum() > was.counts.sum()
+
+
+def test_the_stated_error_holds_with_words() -> None:
+    """Of the rows that calibrated, by construction."""
+    judges = wordy(1, 300)[80:]
+    router = Router.empty(with_words(background(), 0, 0, 64), features=WORDY).with_domain("d1", wordy(1), judges)
+    calibration = router.statistics["d1"].calibration
+    assert calibration.guarantee == 2 / 221
+    assert sum(r.abstained for r in router.route(judges)) <= 1
+
+
+def test_a_file_keeps_the_words_and_what_is_not_whole_is_refused() -> None:
+    router = wordy_router(1, 2)
+    arrays = router.to_arrays()
+    again = router_of(arrays)
+    assert again == router
+    assert again.features == WORDY
+    assert again.route(wordy(1)) == router.route(wordy(1))
+    assert again.with_more("d2", wordy(12), wordy(2)) == router.with_more("d2", wordy(12), wordy(2))
+    broken = {
+        "domain/d1/words": arrays["domain/d1/words"][:-16],
+        "domain/d1/words_numbers": np.array([0.0, 0.0, 1.0, 0.0]),
+        "domain/d2/words": np.full(64, np.nan, np.float32),
+    }
+    for name, values in broken.items():
+        with pytest.raises(ConfigError, match="not a whole router"):
+            router_of({**arrays, name: values})
+    with pytest.raises(ConfigError, match="not a whole router"):
+        router_of({name: values for name, values in arrays.items() if name != "domain/d2/words"})
+    with pytest.raises(ConfigError, match="not known here"):
+        router_of({**arrays, "features": np.array([1.0, 0.24, 192.0, 40.0])})
+
+
+def test_rows_without_their_words_are_refused() -> None:
+    with pytest.raises(ConfigError, match="wrong shape"):
+        wordy_router(1).route(domain(1))

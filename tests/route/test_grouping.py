@@ -5,6 +5,8 @@ import pytest
 
 from crma.route.centroid import Router
 from crma.route.grouping import grouped
+from crma.route.seen import FeatureKind
+from crma.route.words import packed
 
 DIMENSION = 24
 
@@ -41,6 +43,17 @@ def test_groups_are_found_and_numbered_by_size(router: Router):
     assert set(labels.tolist()) - {-1} == {0, 1, 2}
     assert np.mean(labels == wanted) >= 0.95
     assert np.all((labels == wanted) | (labels == -1))  # who is not at home is nowhere
+
+
+def test_groups_are_those_of_the_hidden_states_whatever_the_words(router: Router):
+    rows = np.concatenate([cloud(1, 60), cloud(2, 120), cloud(3, 90)])
+    rng = np.random.default_rng(0)
+
+    def with_words(hidden: np.ndarray) -> np.ndarray:
+        return np.concatenate([hidden, packed(rng.integers(0, 64, (len(hidden), 9)).tolist(), 64)], axis=1)
+
+    wordy = Router.empty(with_words(background()), features=FeatureKind(words=64))
+    np.testing.assert_array_equal(grouped(wordy, with_words(rows)), grouped(router, rows))
 
 
 def test_the_order_of_the_rows_does_not_matter(router: Router):

@@ -144,7 +144,9 @@ def _of_routers(receipts: Sequence[RoutingReceipt]) -> str:
     seeds = sorted({r.seed for r in receipts})
     return (
         "`crma bench router`: no training, one router a set of domains and split. It reads the mean hidden state of "
-        f"the prompt after {made['depth']:.0%} of the base's blocks, of at most {made['tokens']} tokens. "
+        f"the prompt after {made['depth']:.0%} of the base's blocks, of at most {made['tokens']} tokens"
+        + (f", and its words in {made['words']:,} buckets" if made.get("words") else "")
+        + ". "
         f"Sets: {', '.join(sets)} (all sub-domains together); seeds {', '.join(map(str, seeds))}."
     )
 

@@ -30,10 +30,10 @@ from crma.data.domains import documents_of, split_examples, split_hashes
 from crma.data.sources import read_examples
 from crma.errors import ConfigError
 from crma.model.base import Base, load_base
-from crma.model.features import prompt_features
 from crma.route.background import BACKGROUND_PROMPTS
-from crma.route.centroid import FeatureKind, Router
+from crma.route.centroid import Router
 from crma.route.conversation import route_conversation
+from crma.route.seen import FEATURES, FeatureKind, seen_of, with_words
 from crma.types import Example, Route, Split
 
 __all__ = ["SETS", "measure_routing"]
@@ -106,7 +106,7 @@ def measure_routing(
     *,
     names: Sequence[str] = tuple(SETS),
     base: str = "smollm2-135m",
-    kind: FeatureKind = FeatureKind(),  # noqa: B008 - frozen
+    kind: FeatureKind = FEATURES,
     say: Callable[[str], None] = lambda _text: None,
 ) -> list[Path]:
     """Write the receipts of the sets `names` that are not there yet, to `results/<set>-seed<seed>.json`.
@@ -151,11 +151,11 @@ def measure_routing(
 
 
 class _Features:
-    """Features of texts, each computed once."""
+    """Features of texts; the hidden state of each is computed once and kept."""
 
     def __init__(self, base: Base, kind: FeatureKind, work: Path, say: Callable[[str], None]) -> None:
         self.base, self.kind, self.say = base, kind, say
-        named = hashlib.sha256(f"{base.weights_sha256} {kind}".encode()).hexdigest()[:12]
+        named = hashlib.sha256(f"{base.weights_sha256} {kind.depth} {kind.tokens}".encode()).hexdigest()[:12]
         self.path = work / f"features-{named}.npz"
         self.known: dict[str, np.ndarray] = {}
         if self.path.is_file():
@@ -167,17 +167,16 @@ class _Features:
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self.known}
         for start in range(0, len(missing), _BATCH):
             part = list(missing)[start : start + _BATCH]
-            found = self.compute([missing[key] for key in part])
+            found = self.compute([missing[key] for key in part], replace(self.kind, words=0))
             self.known |= dict(zip(part, found, strict=True))
             self._save()
             if len(missing) > _BATCH:
                 self.say(f"  features: {start + len(part)} of {len(missing)} texts")
-        return np.stack([self.known[key] for key in keys])
+        hidden_NH = np.stack([self.known[key] for key in keys])
+        return with_words(hidden_NH, self.base.tokenizer, texts, self.kind)
 
-    def compute(self, texts: Sequence[str]) -> np.ndarray:
-        return prompt_features(
-            self.base.model, self.base.tokenizer, texts, depth=self.kind.depth, max_length=self.kind.tokens
-        )
+    def compute(self, texts: Sequence[str], kind: FeatureKind | None = None) -> np.ndarray:
+        return seen_of(self.base.model, self.base.tokenizer, texts, kind or self.kind)
 
     def _save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,7 +200,7 @@ class _Rows:
 def _measured(name: str, seed: int, data: Path, features: _Features, base: Mapping[str, Any]) -> RoutingReceipt:
     wanted = SETS[name]
     rows = {d: _read(data, *place, wanted, seed) for d, place in wanted.sources.items()}
-    router = replace(Router.empty(features.of(BACKGROUND_PROMPTS), error_rate=_ERROR_RATE), features=features.kind)
+    router = Router.empty(features.of(BACKGROUND_PROMPTS), error_rate=_ERROR_RATE, features=features.kind)
     steps = []
     for number, (domain, of) in enumerate(rows.items(), start=1):
         router = router.with_domain(
@@ -402,6 +401,12 @@ _CLAIMED = [
 ]
 
 
+# MMLU's subjects that none of the five domains has a claim on.
+_HUMANITIES = {
+    *("high_school_european_history", "high_school_geography", "high_school_us_history", "high_school_world_history"),
+    *("moral_disputes", "philosophy", "prehistory", "sociology", "world_religions"),
+}
+
 _BACKGROUND_WORDS = [set(re.sub(r"[^\w\s']", "", prompt.lower()).split()) for prompt in BACKGROUND_PROMPTS]
 
 
@@ -428,6 +433,10 @@ def _strangers(data: Path) -> Iterator[tuple[str, list[str]]]:
     ):
         yield kind, _sample([r[column] for r in _lines(marks / file)])
     yield "dbpedia", _sample([r["prompt"] for r in _lines(data / "cl_benchmark/dbpedia/test.jsonl")])
+    wiki = (marks / "wikitext2_raw/wiki.test.raw").read_text(encoding="utf-8").splitlines()
+    yield "wikitext", _sample([line.strip() for line in wiki if len(line.split()) >= 30])
+    exams = _lines(marks / "mmlu/test.jsonl")
+    yield "mmlu", _sample([r["question"] for r in exams if r["subject"] in _HUMANITIES])
     yield "mnli", _sample([r["prompt"] for r in _lines(data / "cl_benchmark/MNLI/test.jsonl")])
 
 
@@ -461,12 +470,13 @@ def _speed(router: Router, texts: Sequence[str], features: _Features) -> dict[st
     noise = np.random.default_rng(0)
     many = router
     own = features.of(texts)
-    spread = own.std(0)
+    hidden, words = own[:, : router.dimension], own[:, router.dimension :]
+    spread = hidden.std(0)
     for i in range(_SPEED_DOMAINS - len(router.domains)):  # somewhere between real prompts, each in a place of its own
-        around = own[noise.integers(len(own))] + noise.normal(size=spread.shape) * spread
-        many = many.with_domain(
-            f"made-up-{i}", (around + 0.5 * noise.normal(size=(12, len(spread))) * spread).astype(np.float32)
-        )
+        around = hidden[noise.integers(len(own))] + noise.normal(size=spread.shape) * spread
+        rows = around + 0.5 * noise.normal(size=(12, len(spread))) * spread
+        rows = np.concatenate([rows, words[noise.integers(len(own), size=12)]], axis=1)
+        many = many.with_domain(f"made-up-{i}", rows.astype(np.float32))
 
     def alone(ask: Callable[[int], object]) -> float:
         ask(0)

@@ -1,10 +1,11 @@
-"""What a router sees of a prompt: the mean hidden state of the untouched base at one middle layer.
+"""What a router sees of a prompt: the mean hidden state of the untouched base at one middle layer, and its words.
 
 Shape legend: N = prompts, H = hidden size.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from crma.model.architecture import decoder_of
 
-__all__ = ["prompt_features"]
+__all__ = ["prompt_features", "prompt_words"]
 
 
 class _Enough(Exception):
@@ -41,9 +42,7 @@ def prompt_features(
     decoder = decoder_of(model)
     layers = next(m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) > 0)
     layer = layers[max(0, min(len(layers) - 1, round(depth * len(layers)) - 1))]
-    ids = [tokenizer(text or " ", add_special_tokens=False).input_ids or [0] for text in texts]
-    half = max_length // 2
-    ids = [i if len(i) <= max_length else i[:half] + i[-half:] for i in ids]
+    ids = [_ends(tokenizer(text or " ", add_special_tokens=False).input_ids, max_length) or [0] for text in texts]
     device = next(model.parameters()).device
     result = np.zeros((len(ids), model.config.get_text_config().hidden_size), dtype=np.float32)  # pyright: ignore
     caught: list[torch.Tensor] = []
@@ -73,3 +72,17 @@ def prompt_features(
         weight = mask.float().unsqueeze(-1)
         result[part] = ((hidden * weight).sum(dim=1) / weight.sum(dim=1)).numpy()
     return result
+
+
+def prompt_words(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_length: int = 192) -> list[list[int]]:
+    """The token ids of each text's words: in lower case, and without what is neither a letter, a digit nor `_`."""
+    plain = [" ".join(re.findall(r"\w+", text.lower())) for text in texts]
+    # The blank in front: to most tokenizers a word at the beginning of a text is another token than one within it.
+    return [
+        _ends(tokenizer(f" {text}", add_special_tokens=False).input_ids, max_length) if text else [] for text in plain
+    ]
+
+
+def _ends(ids: list[int], max_length: int) -> list[int]:
+    half = max_length // 2
+    return ids if len(ids) <= max_length else ids[:half] + ids[-half:]

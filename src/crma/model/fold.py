@@ -8,6 +8,8 @@ so that one rank holds for every module; the scaling is in B, so lora_alpha = r.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ from torch import nn
 from crma.model.adapters import Weights
 from crma.model.backbone import Backbone, dense_weight
 
-__all__ = ["Factors", "absorb", "blend", "factors", "fold", "folded_rank"]
+__all__ = ["Factors", "absorb", "blend", "factors", "fold", "folded_rank", "weighted_sum"]
 
 # A backbone as ordinary linear maps: site name -> (left [d, n], reads [n, i]), ΔW = left @ reads, float32.
 Factors = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -59,6 +61,18 @@ def fold(model: nn.Module, backbone: Backbone | None, weights: Weights, scaling:
             np.ascontiguousarray(np.concatenate([left, scaling * b], axis=1), dtype=np.float32),
         )
     return folded
+
+
+def weighted_sum(parts: Sequence[tuple[float, Weights]]) -> Weights:
+    """One LoRA (scaling 1) that adds the sum of share x what each of `parts` (scaling 1, of the same targets) adds;
+    exact, of the sum of their ranks."""
+    return {
+        target: (
+            np.concatenate([weights[target][0] for _, weights in parts], axis=0),
+            np.concatenate([share * weights[target][1] for share, weights in parts], axis=1).astype(np.float32),
+        )
+        for target in parts[0][1]
+    }
 
 
 def absorb(

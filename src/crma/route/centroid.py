@@ -3,22 +3,25 @@
 A feature (the frozen base's hidden state at one layer, averaged over the prompt's tokens) becomes a direction: it is
 centred and whitened by the background, then scaled to length one. Lengths are dropped because they tell short prompts
 from long ones, not domains from strangers. A domain is the mean of its directions, its first axes of scatter and one
-remaining variance. Two questions are asked of these:
+remaining variance; beside these it is counts of its prompts' words (`words.py`), which see another side of a query: to
+the hidden state a paragraph about a ship behind an instruction looks like one about a company's debts. Two questions
+are asked:
 
 *Is it this domain's at all?* The log-likelihood ratio of the domain's Gaussian to the background's, both shrunk towards
 isotropy (regularised discriminant analysis, Friedman 1989; the ratio to a background is the idea of the relative
-Mahalanobis distance, Ren et al. 2021, arXiv 2106.09022), against the domain's own threshold. It depends on the query,
-the background and that one domain: adding or removing a domain leaves every other domain's scores, threshold and
-guarantee as they were.
+Mahalanobis distance, Ren et al. 2021, arXiv 2106.09022), and how usual the query's words are in the domain, added up
+and held against the domain's own threshold. It depends on the query, the background and that one domain: adding or
+removing a domain leaves every other domain's scores, threshold and guarantee as they were.
 
 *Which of those that take it?* The linear discriminant of all means under the covariance they share, pooled by their
 numbers of rows (Fisher 1936; Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, eq. 4.10): domains
-of one vertical differ in directions in which each of them varies, and a density of its own does not see that.
+of one vertical differ in directions in which each of them varies, and a density of its own does not see that. A quarter
+of the words' evidence is added to it.
 
 The order of adding cannot matter to either. What else was measured and lost: LOG.md, the sections on the router.
 
-Kept per domain: at most 33 vectors and a few numbers, no row. The background's rows are features of the public prompts
-in `background.py` and are kept as they are.
+Kept per domain: at most 33 vectors, counts of 4,096 buckets of words and a few numbers, no row. The background's rows
+are features of the public prompts in `background.py` and are kept as they are.
 
 Dimension key: N rows, D features, R axes, T domains, K background rows.
 """
@@ -35,15 +38,21 @@ import numpy as np
 from crma.errors import ConfigError, UnknownDomainError
 from crma.route.calibration import Calibration, calibrate, conformal_rank
 from crma.route.gaussian import ISOTROPY, Gaussian, Lens
+from crma.route.seen import HIDDEN_STATES, FeatureKind
+from crma.route.words import WordCounts, Words, unpacked
 from crma.types import Route, check_domain_name
 
-__all__ = ["DomainStatistics", "FeatureKind", "Router"]
+__all__ = ["MEAN", "DomainStatistics", "Router"]
 
 _POOLEDISOTROPY = 0.3  # of the shared covariance, in units of its own trace; from 0.1 to 1: within a point of accuracy
 _LEAST_TRACE = 1e-2  # of the shared covariance of directions, whose length is one; equal rows would leave it at 0
 # Of the discriminant's posterior, which is too sure: its Gaussians have lighter tails than prompts. Of 1, 2, 4 and 8
 # the likelihood of held-out rows was best at 2 or 4, on far domains and within a vertical.
 _TEMPERATURE = 3.0
+# What a standard deviation of unusual words weighs against the log-likelihood ratio of hidden states, in nats. From 5
+# to 12 more strangers are kept out, of every kind that was tried, and more of a small domain's own prompts (LOG.md).
+_WORDS_ACCEPT = 8.0
+_WORDS_CHOOSE = 0.25  # of the evidence of words, beside the discriminant over its temperature; 0.5 costs in medicine
 _SHORTLIST = 32  # domains that are asked first, the nearest: so a query's time hardly grows with their number
 _CHUNK = 1024  # queries at a time: with very many domains each takes megabytes
 _FOLDS = 5  # of the background, for scores of strangers that whitening and background have not seen
@@ -51,17 +60,7 @@ _HELD_OUT_EVERY = 5  # a fifth of the rows calibrates where no calibration rows 
 _MIN_BACKGROUND = 2 * _FOLDS
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FeatureKind:
-    """Which feature of a prompt a router is made of: the mean over its tokens of one hidden state of the base. A router
-    keeps its own, so that one made before these defaults changed still reads what it was taught on."""
-
-    depth: float = 0.24  # after this share of the base's blocks: the 7th of 30, measured on SmolLM2-135M (LOG.md)
-    tokens: int = 192  # of a longer prompt its first and last halves
-
-
-_BEFORE_IT_WAS_SAID = FeatureKind(depth=1 / 6)
-_MEAN = 1.0  # the only kind of pooling there is; a file says so all the same
+MEAN = 1.0  # the only kind of pooling there is; a file says so all the same
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -74,16 +73,17 @@ class DomainStatistics:
     spread: np.ndarray  # [R], the variance along each axis beyond `rest`
     rest: float  # the variance in every direction that the axes leave out
     calibration: Calibration
+    words: WordCounts | None = None  # None where the router does not look at words
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Router:
     """Which domain a query belongs to, or none. An immutable value: adding or removing gives another Router."""
 
-    background: np.ndarray  # [K, D] float32
+    background: np.ndarray  # [K, D] float32, rows of `crma.route.seen.seen_of`
     statistics: Mapping[str, DomainStatistics] = field(default_factory=dict)  # sorted by name
     error_rate: float = 0.01
-    features: FeatureKind = FeatureKind()
+    features: FeatureKind = HIDDEN_STATES
 
     def __post_init__(self) -> None:
         conformal_rank(1, self.error_rate)
@@ -102,13 +102,25 @@ class Router:
         object.__setattr__(self, "statistics", MappingProxyType(dict(sorted(self.statistics.items()))))
 
     @classmethod
-    def empty(cls, background_features: np.ndarray, *, error_rate: float = 0.01) -> Router:
-        """A router of no domain, from features [K, D] of BACKGROUND_PROMPTS; it sends everything to the base."""
-        return cls(background=background_features, error_rate=error_rate)
+    def empty(
+        cls, background_features: np.ndarray, *, error_rate: float = 0.01, features: FeatureKind = HIDDEN_STATES
+    ) -> Router:
+        """A router of no domain, from features [K, D] of BACKGROUND_PROMPTS; it sends everything to the base.
+
+        Args:
+            features: what they are made of.
+        """
+        return cls(background=background_features, error_rate=error_rate, features=features)
+
+    @property
+    def width(self) -> int:
+        """Of a row of features: hidden state and packed words."""
+        return self.background.shape[1]
 
     @property
     def dimension(self) -> int:
-        return self.background.shape[1]
+        """Of the hidden state."""
+        return self.width - self.features.columns
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -139,7 +151,7 @@ class Router:
                 got=repr(name),
                 next_step="take it out first: router.without_domain(name)",
             )
-        fit_ND = _checked(features, f"features of {name!r}", dimension=self.dimension)
+        fit_ND = _checked(features, f"features of {name!r}", width=self.width)
         given = None if calibration_features is None or len(calibration_features) == 0 else calibration_features
         prompts = len(fit_ND if given is None else given)
         if documents is not None and len(documents) != prompts:
@@ -151,7 +163,7 @@ class Router:
                 next_step="name a document for each prompt that calibrates, or none at all",
             )
         if given is not None:
-            own_MD = _checked(given, f"calibration features of {name!r}", dimension=self.dimension)
+            own_MD = _checked(given, f"calibration features of {name!r}", width=self.width)
         else:
             told = range(len(fit_ND)) if documents is None else documents
             numbers = {document: i for i, document in enumerate(dict.fromkeys(told))}
@@ -160,16 +172,17 @@ class Router:
             documents = [document for document, held in zip(told, held_out, strict=True) if held]
         nothing_held_out = len(own_MD) == 0
 
-        gaussian = Gaussian.of(self._lens.directions(fit_ND))
-        own_scores = self._score(gaussian, self._lens.directions(fit_ND if nothing_held_out else own_MD))
+        gaussian = Gaussian.of(self._directions(fit_ND))
+        words = WordCounts.of(self._words(fit_ND)) if self.features.words else None
+        own_scores = self._score(gaussian, words, fit_ND if nothing_held_out else own_MD)
         calibration = calibrate(
             own_scores,
-            self._stranger_scores(fit_ND),
+            self._stranger_scores(fit_ND, words),
             error_rate=self.error_rate,
             held_out=not nothing_held_out,
             documents=documents if not nothing_held_out else None,
         )
-        return replace(self, statistics={**self.statistics, name: _statistics_of(gaussian, calibration)})
+        return replace(self, statistics={**self.statistics, name: _statistics_of(gaussian, calibration, words)})
 
     def with_more(
         self,
@@ -192,22 +205,22 @@ class Router:
         held = self.statistics.get(name)
         if held is None:
             raise self._unknown(name)
-        new_ND = _checked(features, f"features of {name!r}", dimension=self.dimension)
-        own_MD = _checked(calibration_features, f"calibration features of {name!r}", dimension=self.dimension)
-        new = Gaussian.of(self._lens.directions(new_ND))
+        new_ND = _checked(features, f"features of {name!r}", width=self.width)
+        own_MD = _checked(calibration_features, f"calibration features of {name!r}", width=self.width)
+        new = Gaussian.of(self._directions(new_ND))
         pooled = _gaussian(held).pooled(new)
+        words = held.words.pooled(self._words(new_ND)) if held.words is not None else None
         # Strangers are scored by routers made without them, for which the old rows would be needed. What that changes
         # is measured on the new rows.
-        background_KD = self._lens.directions(self.background.astype(np.float64))
-        strangers_K = self._score(pooled, background_KD)
-        strangers_K = strangers_K + self._stranger_scores(new_ND) - self._score(new, background_KD)
+        strangers_K = self._score(pooled, words, self.background)
+        strangers_K = strangers_K + self._stranger_scores(new_ND, None) - self._score(new, None, self.background)
         calibration = calibrate(
-            self._score(pooled, self._lens.directions(own_MD)),
+            self._score(pooled, words, own_MD),
             strangers_K,
             error_rate=self.error_rate,
             documents=documents,
         )
-        return replace(self, statistics={**self.statistics, name: _statistics_of(pooled, calibration)})
+        return replace(self, statistics={**self.statistics, name: _statistics_of(pooled, calibration, words)})
 
     def without_domain(self, name: str) -> Router:
         """This router as if it had never seen `name`."""
@@ -231,7 +244,7 @@ class Router:
         queries_ND = queries_ND[None] if queries_ND.ndim == 1 else queries_ND
         if queries_ND.ndim == 2 and len(queries_ND) == 0:
             return []
-        queries_ND = _checked(queries_ND, "queries", dimension=self.dimension)
+        queries_ND = _checked(queries_ND, "queries", width=self.width)
         if not self.statistics:
             return [Route(domain=None, confidence=0.0, abstained=True) for _ in queries_ND]
         parts = [queries_ND[i : i + _CHUNK] for i in range(0, len(queries_ND), _CHUNK)]
@@ -249,12 +262,16 @@ class Router:
 
     def directions(self, features: np.ndarray) -> np.ndarray:
         """Features [N, D] as this router sees them: centred and whitened by the background, of length one."""
-        return self._lens.directions(_checked(features, "features", dimension=self.dimension))
+        return self._directions(_checked(features, "features", width=self.width))
 
     def _route(self, queries_ND: np.ndarray) -> list[Route]:
-        directions_ND = self._lens.directions(queries_ND)
+        directions_ND = self._directions(queries_ND)
         weights_DT, bias_T = self._discriminant
         nearness_NT = directions_ND @ weights_DT + bias_T
+        usual_NT = np.zeros(nearness_NT.shape)
+        if self.features.words:
+            usual_NT, evidence_NT = self._all_words.scores(self._words(queries_ND))
+            nearness_NT = nearness_NT + _TEMPERATURE * _WORDS_CHOOSE * evidence_NT
         asked_NT = _largest(nearness_NT, _SHORTLIST)
         scores_NT = np.full(nearness_NT.shape, -np.inf)
         kept = list(self.statistics.values())
@@ -262,14 +279,22 @@ class Router:
         for t in np.flatnonzero(asked_NT.any(0)):
             rows = np.flatnonzero(asked_NT[:, t])
             scores_NT[rows, t] = _gaussian(kept[t]).log_density(directions_ND[rows]) - background_N[rows]
+        scores_NT += _WORDS_ACCEPT * usual_NT
         # Where all of these refuse, the rest are asked too: a domain's guarantee holds however many others there are.
         thresholds_T = np.array([held.calibration.threshold for held in kept])
         refused = np.flatnonzero(~np.any(scores_NT >= thresholds_T, axis=1))
         if len(refused) and not asked_NT.all():
             everyone_NT = self._densities_of_all(directions_ND[refused]) - background_N[refused, None]
+            everyone_NT += _WORDS_ACCEPT * usual_NT[refused]
             scores_NT[refused] = np.where(asked_NT[refused], scores_NT[refused], everyone_NT)
             asked_NT[refused] = True
         return [self._decide(*row) for row in zip(asked_NT, scores_NT, nearness_NT, strict=True)]
+
+    def _directions(self, rows_ND: np.ndarray) -> np.ndarray:
+        return self._lens.directions(np.asarray(rows_ND, dtype=np.float64)[:, : self.dimension])
+
+    def _words(self, rows_ND: np.ndarray) -> np.ndarray:
+        return unpacked(rows_ND[:, self.dimension :])
 
     def _densities_of_all(self, directions_ND: np.ndarray) -> np.ndarray:
         """Every domain's log-density [N, T], all axes in one product and in float32: for very many domains."""
@@ -305,9 +330,9 @@ class Router:
         )
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Everything the router is, by name, for safetensors; `from_arrays` gives an equal router back."""
+        """Everything the router is, by name, for safetensors; `router_of` gives an equal router back."""
         arrays = {"background": np.array(self.background), "error_rate": np.array([self.error_rate], np.float64)}
-        arrays["features"] = np.array([_MEAN, self.features.depth, self.features.tokens], np.float64)
+        arrays["features"] = np.array([MEAN, *astuple(self.features)], np.float64)
         for name, held in self.statistics.items():
             told = held.calibration
             numbers = (held.count, held.rest, told.threshold, told.guarantee, told.count, told.slope, told.middle)
@@ -316,32 +341,12 @@ class Router:
             arrays[f"domain/{name}/axes"] = np.ascontiguousarray(held.axes)
             arrays[f"domain/{name}/spread"] = np.array(held.spread)
             arrays[f"domain/{name}/numbers"] = np.array(numbers, np.float64)
+            if held.words is not None:
+                told = held.words
+                numbers = (told.prompts, told.middle, told.variance, told.variance_of_one)
+                arrays[f"domain/{name}/words"] = np.array(told.counts)
+                arrays[f"domain/{name}/words_numbers"] = np.array(numbers, np.float64)
         return arrays
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Router:
-        try:
-            names = sorted(key.split("/")[1] for key in arrays if key.startswith("domain/") and key.endswith("/mean"))
-            statistics = {name: _statistics(name, arrays) for name in names}
-            background, error_rate = arrays["background"], float(arrays["error_rate"][0])
-            said = np.array([_MEAN, _BEFORE_IT_WAS_SAID.depth, _BEFORE_IT_WAS_SAID.tokens])
-            pooling, depth, tokens = arrays.get("features", said).tolist()
-        except (KeyError, IndexError, ValueError) as fault:
-            raise ConfigError(
-                "these arrays are not a whole router",
-                expected="the names Router.to_arrays() gives",
-                got=f"{', '.join(sorted(arrays)) or 'nothing'}; {fault!r}",
-                next_step="learn the router again, or restore its file",
-            ) from fault
-        if pooling != _MEAN or not 0.0 < depth <= 1.0 or tokens < 2:
-            raise ConfigError(
-                "this router was made from features of a prompt that are not known here",
-                expected=f"(pooling, share of the blocks, tokens) such as {(_MEAN, *astuple(FeatureKind()))}",
-                got=(pooling, depth, tokens),
-                next_step="use the crma it was made with, or learn the domains again: features cannot be converted",
-            )
-        kind = FeatureKind(depth=depth, tokens=int(tokens))
-        return cls(background=background, statistics=statistics, error_rate=error_rate, features=kind)
 
     def __eq__(self, other: object) -> bool:
         """The same arrays, bit for bit."""
@@ -354,11 +359,15 @@ class Router:
 
     @cached_property
     def _lens(self) -> Lens:
-        return Lens.of(self.background.astype(np.float64))
+        return Lens.of(self.background[:, : self.dimension].astype(np.float64))
 
     @cached_property
     def _background_gaussian(self) -> Gaussian:
-        return Gaussian.of(self._lens.directions(self.background.astype(np.float64)))
+        return Gaussian.of(self._directions(self.background))
+
+    @cached_property
+    def _all_words(self) -> Words:
+        return Words([held.words for held in self.statistics.values() if held.words is not None])
 
     @cached_property
     def _names_and_calibrations(self) -> tuple[tuple[str, ...], tuple[Calibration, ...]]:
@@ -420,20 +429,27 @@ class Router:
         longer = (dimension - (floor - rest) * trace_of_inverse) / np.array([held.count for held in kept])
         return np.ascontiguousarray(weights_TD.T), 0.5 * (longer - (weights_TD * means_TD).sum(1))
 
-    def _score(self, gaussian: Gaussian, directions_ND: np.ndarray) -> np.ndarray:
-        return gaussian.log_density(directions_ND) - self._background_gaussian.log_density(directions_ND)
+    def _score(self, gaussian: Gaussian, words: WordCounts | None, rows_ND: np.ndarray) -> np.ndarray:
+        directions_ND = self._directions(rows_ND)
+        scores_N = gaussian.log_density(directions_ND) - self._background_gaussian.log_density(directions_ND)
+        if words is not None:
+            scores_N = scores_N + _WORDS_ACCEPT * Words([words]).scores(self._words(rows_ND))[0][:, 0]
+        return scores_N
 
-    def _stranger_scores(self, fit_ND: np.ndarray) -> np.ndarray:
+    def _stranger_scores(self, fit_ND: np.ndarray, words: WordCounts | None) -> np.ndarray:
         """The domain's score for each background row, by a router that was made without that row."""
-        background_KD = self.background.astype(np.float64)
+        background_KD = self.background[:, : self.dimension].astype(np.float64)
+        own_ND = fit_ND[:, : self.dimension]
         scores_K = np.empty(len(background_KD))
         for fold in range(_FOLDS):
             unseen = np.arange(len(background_KD)) % _FOLDS == fold
             lens = Lens.of(background_KD[~unseen])
             unseen_directions = lens.directions(background_KD[unseen])
             background = Gaussian.of(lens.directions(background_KD[~unseen]))
-            domain = Gaussian.of(lens.directions(fit_ND))
+            domain = Gaussian.of(lens.directions(own_ND))
             scores_K[unseen] = domain.log_density(unseen_directions) - background.log_density(unseen_directions)
+        if words is not None:  # which the background has no part in
+            scores_K += _WORDS_ACCEPT * Words([words]).scores(self._words(self.background))[0][:, 0]
         return scores_K
 
 
@@ -446,7 +462,7 @@ def _largest(values_NT: np.ndarray, count: int) -> np.ndarray:
     return chosen_NT
 
 
-def _statistics_of(gaussian: Gaussian, calibration: Calibration) -> DomainStatistics:
+def _statistics_of(gaussian: Gaussian, calibration: Calibration, words: WordCounts | None) -> DomainStatistics:
     return DomainStatistics(
         count=gaussian.count,
         mean=gaussian.mean,
@@ -454,6 +470,7 @@ def _statistics_of(gaussian: Gaussian, calibration: Calibration) -> DomainStatis
         spread=gaussian.spread,
         rest=gaussian.rest,
         calibration=calibration,
+        words=words,
     )
 
 
@@ -461,43 +478,14 @@ def _gaussian(held: DomainStatistics) -> Gaussian:
     return Gaussian(count=held.count, mean=held.mean, axes=held.axes, spread=held.spread, rest=held.rest)
 
 
-def _statistics(name: str, arrays: Mapping[str, np.ndarray]) -> DomainStatistics:
-    numbers = arrays[f"domain/{name}/numbers"].tolist()
-    count, rest, threshold, guarantee, held_out, slope, middle = numbers[:7]
-    # A file of before there was a bar for what is typical: the threshold at its own rate is one, if a wider one.
-    typical, typical_rank = numbers[7:] or (threshold, round(guarantee * (held_out + 1)) if held_out else 0)
-    mean, axes, spread = (np.array(arrays[f"domain/{name}/{part}"]) for part in ("mean", "axes", "spread"))
-    if mean.shape != arrays["background"].shape[1:] or axes.shape != (*spread.shape, *mean.shape):
-        raise ValueError(f"{name}: mean {mean.shape}, axes {axes.shape}, spread {spread.shape}")
-    finite = all(np.isfinite(part).all() for part in (mean, axes, spread, numbers))
-    if not finite or count < 1 or rest < 0 or (spread < 0).any():
-        raise ValueError(f"{name}: numbers that are none")
-    return DomainStatistics(
-        count=int(count),
-        mean=mean,
-        axes=axes,
-        spread=spread,
-        rest=rest,
-        calibration=Calibration(
-            threshold=threshold,
-            guarantee=guarantee,
-            count=int(held_out),
-            slope=slope,
-            middle=middle,
-            typical=typical,
-            typical_rank=int(typical_rank),
-        ),
-    )
-
-
-def _checked(features: np.ndarray, where: str, *, dimension: int | None = None) -> np.ndarray:
+def _checked(features: np.ndarray, where: str, *, width: int | None = None) -> np.ndarray:
     """`features` as float64 [N >= 1, D >= 1], or a ConfigError that says what is wrong with them."""
     rows = np.asarray(features, dtype=np.float64)
-    if rows.ndim != 2 or 0 in rows.shape or (dimension is not None and rows.shape[1] != dimension):
+    if rows.ndim != 2 or 0 in rows.shape or (width is not None and rows.shape[1] != width):
         raise ConfigError(
             "features of the wrong shape",
             where=where,
-            expected=f"[rows, {dimension or 'features'}], at least one row",
+            expected=f"[rows, {width or 'features'}], at least one row",
             got=list(rows.shape),
             next_step="take every feature from one base model, at one layer",
         )

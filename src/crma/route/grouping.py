@@ -9,6 +9,7 @@ first: their rows are better learnt together than not at all.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -38,7 +39,14 @@ def grouped(router: Router, features_ND: np.ndarray, *, least: int = 0) -> np.nd
     labels_N = np.full(count, -1)
     if count < _FEWEST:
         return labels_N
-    alone = Router(background=router.background, error_rate=router.error_rate, features=router.features)
+    # By hidden states alone: words tell groups of a few rows apart that belong together, and then join what does not
+    # (purity of a stream .95 without, .88 with them; LOG.md).
+    features_ND = np.asarray(features_ND)[:, : router.dimension]
+    alone = Router(
+        background=router.background[:, : router.dimension],
+        error_rate=router.error_rate,
+        features=replace(router.features, words=0),
+    )
     groups = _leaves(alone, features_ND)
     # A fixed order of its own: every fifth row calibrates, and rows come in the order of their sources.
     shuffle = np.random.default_rng(0).permutation
