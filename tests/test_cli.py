@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from crma.cli import _show_route, app
+from crma.cli import app
+from crma.cli.told import tell_route
 from crma.types import Route
 
 
@@ -102,7 +103,7 @@ def test_ask_answers_and_shows_the_route(stack: Path):
 )
 def test_a_route_is_explained(route: Route, said: str, capsys: pytest.CaptureFixture[str]):
     thresholds = {"law": 2.0, "art": -1.0 if route.nearest == "art" else 6.0, "tax": 9.0}
-    _show_route(
+    tell_route(
         replace(
             route,
             scores=dict.fromkeys(thresholds, 5.0),

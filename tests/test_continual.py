@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -476,6 +477,6 @@ def test_top_k_asks_those_that_accept_together(taught: ContinualModel, monkeypat
 
 
 @pytest.mark.parametrize("wrong", [{"top_k": 0}, {"top_k": 2, "use_backbone": False}])
-def test_what_cannot_be_blended_is_refused(taught: ContinualModel, wrong: dict[str, int]):
+def test_what_cannot_be_blended_is_refused(taught: ContinualModel, wrong: dict[str, Any]):
     with pytest.raises(ConfigError, match="cannot be blended"):
         taught.ask("Who?", **wrong)

@@ -1,0 +1,80 @@
+"""What the commands share: the console, how errors are told, options that several have."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from crma.errors import CrmaError
+
+__all__ = [
+    "AsJson",
+    "BaseOption",
+    "StackArg",
+    "err",
+    "opened",
+    "out",
+    "print_json",
+    "quiet_libraries",
+    "reports_errors",
+    "use_threads",
+]
+
+StackArg = Annotated[Path, typer.Argument(metavar="STACK", help="The stack's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+BaseOption = Annotated[str | None, typer.Option(help="Base model: hub id, folder, .gguf file, or alias.")]
+
+out, err = Console(), Console(stderr=True)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Our own errors are messages, not tracebacks: exit code 1; with --json an object on standard output."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (CrmaError, ValidationError) as error:
+            kind = type(error).__name__ if isinstance(error, CrmaError) else "ConfigError"
+            if kwargs.get("as_json"):
+                print_json({"error": {"type": kind, "message": str(error)}})
+            err.print(f"[red]error[/red] ({kind}): ", end="")
+            err.print(str(error), markup=False, highlight=False)
+            raise typer.Exit(1) from error
+
+    return run
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def quiet_libraries() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def opened(stack: Path, base: str | None = None, **options: Any) -> Any:
+    from crma.continual import ContinualModel
+
+    quiet_libraries()
+    return ContinualModel.from_pretrained(stack, base=base, **options)
+
+
+def use_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
