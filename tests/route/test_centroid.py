@@ -658,3 +658,6 @@ def test_a_file_keeps_the_words_and_what_is_not_whole_is_refused() -> None:
 def test_rows_without_their_words_are_refused() -> None:
     with pytest.raises(ConfigError, match="wrong shape"):
         wordy_router(1).route(domain(1))
+    for hidden in (domain(1, dimension=DIMENSION + 4), 70_000 * np.ones((2, DIMENSION + 4))):
+        with pytest.raises(ConfigError, match="without their words"):
+            wordy_router(1).route(hidden)

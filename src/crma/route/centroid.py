@@ -39,7 +39,7 @@ from crma.errors import ConfigError, UnknownDomainError
 from crma.route.calibration import Calibration, calibrate, conformal_rank
 from crma.route.gaussian import ISOTROPY, Gaussian, Lens
 from crma.route.seen import HIDDEN_STATES, FeatureKind
-from crma.route.words import WordCounts, Words, unpacked
+from crma.route.words import WordCounts, Words, is_packed, unpacked
 from crma.types import Route, check_domain_name
 
 __all__ = ["MEAN", "DomainStatistics", "Router"]
@@ -294,7 +294,15 @@ class Router:
         return self._lens.directions(np.asarray(rows_ND, dtype=np.float64)[:, : self.dimension])
 
     def _words(self, rows_ND: np.ndarray) -> np.ndarray:
-        return unpacked(rows_ND[:, self.dimension :])
+        columns_NP = rows_ND[:, self.dimension :]
+        if not is_packed(columns_NP):
+            raise ConfigError(
+                "features without their words",
+                expected=f"a hidden state of {self.dimension} numbers, then {self.features.columns} of packed words",
+                got="fractions, or numbers out of range, where words should be",
+                next_step="take every feature from `crma.route.seen.seen_of`, of the router's own kind",
+            )
+        return unpacked(columns_NP)
 
     def _densities_of_all(self, directions_ND: np.ndarray) -> np.ndarray:
         """Every domain's log-density [N, T], all axes in one product and in float32: for very many domains."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["BUCKETS", "WordCounts", "Words", "columns", "is_number_of_buckets", "packed", "unpacked"]
+__all__ = ["BUCKETS", "WordCounts", "Words", "columns", "is_number_of_buckets", "is_packed", "packed", "unpacked"]
 
 BUCKETS = 4096  # 2048 and all 49,152 tokens of SmolLM2 measured nearly alike (LOG.md)
 _BITS = 16  # buckets in a column: float32 holds integers up to 2^24 exactly
@@ -46,6 +46,11 @@ def unpacked(columns_NP: np.ndarray) -> np.ndarray:
     whole = np.asarray(columns_NP).astype(np.uint32)
     halves = np.stack([whole & 255, whole >> 8], axis=-1).astype(np.uint8).reshape(len(whole), -1)
     return np.unpackbits(halves, axis=1, bitorder="little").astype(np.float32)
+
+
+def is_packed(columns_NP: np.ndarray) -> bool:
+    """Whether numbers may be what `packed` gives: integers of sixteen bits."""
+    return bool(((columns_NP >= 0) & (columns_NP < 2**_BITS) & (columns_NP == np.floor(columns_NP))).all())
 
 
 def columns(buckets: int) -> int:
