@@ -353,7 +353,7 @@ class Learning(DomainTraining):
                 if moved and new is not None and snapshot is not None and verdict is not None:
                     place = tx.fresh_path(f"snapshots/{snapshot}")
                     tx.write_tensors(f"{place}/backbone.safetensors", new)
-                    tx.write_json(f"{place}/self.config.json", manifest.backbone)
+                    tx.write_json(f"{place}/config.json", manifest.backbone)
                     made = SnapshotRecord(
                         id=snapshot,
                         domain=self.domain,
