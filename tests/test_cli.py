@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from crma.cli import app
 from crma.cli.told import tell_route
-from crma.types import Route
+from crma.types import Reply, Route
 
 
 def crma(*words: object) -> tuple[int, str]:
@@ -83,7 +83,9 @@ def test_ask_answers_and_shows_the_route(stack: Path):
         as_json("ask", stack, "?", "--domain", "law", flag, "--max-new-tokens", 4)
         for flag in ("--backbone", "--no-backbone")
     )
-    assert set(with_) == set(without) == {"text", "route"}
+    assert set(with_) == set(without) == {"text", "route", "shares"}
+    assert with_["shares"] == {"law": 1.0}
+    assert set(as_json("ask", stack, "What is term 3?", "--top-k", 2, "--max-new-tokens", 2)) == set(with_)
 
 
 @pytest.mark.parametrize(
@@ -103,17 +105,17 @@ def test_ask_answers_and_shows_the_route(stack: Path):
 )
 def test_a_route_is_explained(route: Route, said: str, capsys: pytest.CaptureFixture[str]):
     thresholds = {"law": 2.0, "art": -1.0 if route.nearest == "art" else 6.0, "tax": 9.0}
-    tell_route(
-        replace(
-            route,
-            scores=dict.fromkeys(thresholds, 5.0),
-            thresholds=thresholds,
-            probabilities=dict.fromkeys(thresholds, 0.3),
-        )
+    asked = replace(
+        route,
+        scores=dict.fromkeys(thresholds, 5.0),
+        thresholds=thresholds,
+        probabilities=dict.fromkeys(thresholds, 0.3),
     )
+    tell_route(Reply(text="", route=asked, shares={"law": 0.75, "art": 0.25}))
     text = " ".join(capsys.readouterr().out.split())
     assert said in text
     assert "9.0" in text
+    assert "answered together: law 75%, art 25%" in text
 
 
 def test_chat_ends_with_an_empty_line(stack: Path):

@@ -469,8 +469,8 @@ def test_top_k_asks_those_that_accept_together(taught: ContinualModel, monkeypat
     monkeypatch.setattr(
         ContinualModel, "serving_blend", lambda self, shares, **k: asked.append(dict(shares)) or real(self, shares, **k)
     )
-    taught.ask("Who?", max_new_tokens=1)
-    taught.ask("Who?", top_k=2, max_new_tokens=1)
+    assert taught.ask("Who?", max_new_tokens=1).shares == {"law": 1.0}
+    assert taught.ask("Who?", top_k=2, max_new_tokens=1).shares == pytest.approx({"law": 0.75, "medicine": 0.25})
     taught.ask("Who?", top_k=2, domain="medicine", max_new_tokens=1)
     taught.ask("Who?", top_k=2, domain="base", max_new_tokens=1)
     assert asked == [{"law": 1.0}, {"law": pytest.approx(0.75), "medicine": pytest.approx(0.25)}, {"medicine": 1.0}, {}]

@@ -155,6 +155,7 @@ class ContinualModel(ServedStack):
                 "these domains cannot be blended",
                 expected="top_k of 1 or more; of 1 where the backbone is off",
                 got=f"top_k={top_k}, use_backbone={use_backbone}",
+                next_step="leave use_backbone (`--no-backbone`) or top_k (`--top-k`) as it is by default",
             )
         conversations = [_conversation(t) for t in texts]
         if domain is not None:
@@ -177,7 +178,7 @@ class ContinualModel(ServedStack):
                 )
             for index, ids in zip(indices, answers, strict=True):
                 answer = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-                replies[index] = Reply(text=answer, route=routes[index])
+                replies[index] = Reply(text=answer, route=routes[index], shares=dict(shares))
         return [r for r in replies if r is not None]
 
     # --- measuring ---------------------------------------------------------------------------------------------

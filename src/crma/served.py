@@ -33,7 +33,7 @@ from crma.types import Example, Message, Score, Split
 __all__ = ["UNSAVED", "ServedStack"]
 
 _FACTORS_KEPT = 8  # snapshots
-_FOLDED_KEPT = 8  # domains
+_FOLDED_KEPT = 4  # domains
 _BLEND = "(blend)"  # the name of several domains' LoRA in the model; no domain can be called so
 _WEIGHTS = "adapter_model.safetensors"  # PEFT's name
 UNSAVED = "unsaved"  # what the backbone holds is no snapshot

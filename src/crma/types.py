@@ -85,7 +85,8 @@ class Route:
     nearest: str | None = None  # also where it refused; None without a domain to ask
     runner_up: str | None = None
     abstained: bool = False
-    # Of each domain that was asked, how much likelier the query is as its own than as an everyday prompt (log ratio).
+    # Of each domain that was asked, how much likelier the query is as its own than as an everyday prompt (log ratio of
+    # hidden states), and how usual its words are there.
     # By it a domain accepts, from its threshold on; which of those that accept is nearest is decided by all together.
     scores: Mapping[str, float] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
@@ -98,6 +99,8 @@ class Route:
 class Reply:
     text: str
     route: Route
+    # Who answered, and how much of each: more than one with `top_k`; none is the untouched base.
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -167,3 +167,11 @@ def test_an_empty_folder_makes_no_report(tmp_path: Path):
     with pytest.raises(DataError, match="nothing to report"):
         write_report(tmp_path, tmp_path / "RESULTS.md")
     assert not (tmp_path / "RESULTS.md").exists()
+
+
+def test_it_says_which_routed_runs_had_an_older_router():
+    of_words = [r.model_copy(update={"router": {"words": 4096}}) for r in toy_suite()]
+    assert "2 of 2 routed runs had a router that did not look at words yet." in results_markdown(toy_suite(), "figures")
+    mixed = [of_words[0], *toy_suite()[1:]]
+    assert "1 of 2 routed runs had a router that did not look at words yet." in results_markdown(mixed, "figures")
+    assert "did not look at words" not in results_markdown(of_words, "figures")

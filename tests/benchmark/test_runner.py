@@ -40,6 +40,7 @@ def test_a_crma_receipt_tells_the_whole_story(run):
     assert max(line["worst_operator_norm"] for line in receipt.spectral) <= 1 + 1e-6
     assert {a.view for a in receipt.answers} == {"base", "served", "backbone-off", "routed"}
     assert receipt.tokens > 0
+    assert receipt.router["words"] == 4096
     assert sum(sum(where.values()) for where in receipt.routes.values()) == sum(
         r["test"] for r in receipt.rows.values()
     )

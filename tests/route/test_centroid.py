@@ -653,6 +653,15 @@ def test_a_file_keeps_the_words_and_what_is_not_whole_is_refused() -> None:
         router_of({name: values for name, values in arrays.items() if name != "domain/d2/words"})
     with pytest.raises(ConfigError, match="not known here"):
         router_of({**arrays, "features": np.array([1.0, 0.24, 192.0, 40.0])})
+    with pytest.raises(ConfigError, match="not a whole router"):
+        router_of({**arrays, "features": np.array([1.0, 0.24, 192.0, np.inf])})
+
+
+@pytest.mark.parametrize("rows", [background(), background(dimension=3), np.full((60, 24), 0.5)])
+def test_a_background_without_words_is_refused(rows: np.ndarray) -> None:
+    """Hidden states alone, or fewer numbers than the words would take."""
+    with pytest.raises(ConfigError, match="without their words"):
+        Router.empty(rows, features=WORDY)
 
 
 def test_rows_without_their_words_are_refused() -> None:

@@ -107,6 +107,9 @@ class Receipt(BaseModel):
     measurements: tuple[Measurement, ...]
     answers: tuple[Answers, ...] = ()  # at the end, where the stream's questions have one right answer
     routes: Mapping[str, Mapping[str, int]] = Field(default_factory=dict)  # domain -> where its test rows went -> rows
+    # What the router is made of that "routed" was measured with; empty: of before this was written down, when it was
+    # hidden states alone.
+    router: Mapping[str, Any] = Field(default_factory=dict)
     shares: Mapping[str, float] = Field(default_factory=dict)  # domain -> share of its proposed backbone accepted
     # domain -> who refused which share of its proposal, and by how many per cent of its validation loss
     refusals: Mapping[str, tuple[Mapping[str, Any], ...]] = Field(default_factory=dict)

@@ -62,7 +62,8 @@ def results_markdown(
     parts = [
         "# Results",
         f"Made by `{COMMAND}` from {count(len(receipts) + len(routing), 'receipt')}; nothing here is typed by hand. "
-        + _WORDS,
+        + _WORDS
+        + _routed_by(receipts),
         "## Headline",
         marked("headline", tables["headline"]),
     ]
@@ -136,6 +137,13 @@ def write_report(results: Path, out: Path) -> Path:
 def figures_link(results: Path, out: Path) -> Path:
     """Where a document at `out` finds the figures of `results`."""
     return Path(os.path.relpath(results / _FIGURES, out.parent))
+
+
+def _routed_by(receipts: Sequence[Receipt]) -> str:
+    """Where training receipts were routed by another router than the one that `The router` measures."""
+    routed = [r for r in receipts if any(m.view == "routed" for m in r.measurements)]
+    blind = sum(not r.router.get("words") for r in routed)
+    return f" {blind} of {len(routed)} routed runs had a router that did not look at words yet." if blind else ""
 
 
 def _of_routers(receipts: Sequence[RoutingReceipt]) -> str:

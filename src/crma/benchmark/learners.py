@@ -6,7 +6,7 @@ Stacks learn through `ContinualModel` and resume inside a domain too; what has o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -76,6 +76,7 @@ class Outcome:
     holds: bool = False
     answers: Sequence[Answers] = ()
     routes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    router: Mapping[str, Any] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
     refusals: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     fits: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
@@ -136,6 +137,7 @@ def _on_a_stack(run: Run) -> Outcome:
     trained = sum(p.numel() for part in model.backbone.trained() for p in part.values()) if model.backbone else 0
     kept = sum(p.numel() for p in model.backbone.parameters()) if model.backbone else 0
     shares = {s.domain: s.alpha for s in model.stack.manifest.snapshots}
+    router = model.router()
     return Outcome(
         measurements=notebook.measurements,
         base=model.stack.manifest.base.model_dump(),
@@ -145,6 +147,7 @@ def _on_a_stack(run: Run) -> Outcome:
         holds=shape is None,
         answers=notebook.answers,
         routes={d: {str(r): chosen.count(r) for r in dict.fromkeys(chosen)} for d, chosen in routes.items()},
+        router=asdict(router.features) if router is not None else {},
         shares={d: shares.get(d, 0.0) for d in names} if shape is not None else {},
         refusals=_refusals(model),
         fits={

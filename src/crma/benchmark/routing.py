@@ -258,11 +258,7 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
             )
         )
     return RoutingReceipt(
-        name=name,
-        seed=seed,
-        base=base,
-        router=_made_of(router.features),
-        data={d: split_hashes(of.split) for d, of in rows.items()},
+        **_told(name, seed, base, router, rows),
         rows={d: {s: len(getattr(of.split, s)) for s in ("train", "validation", "test")} for d, of in rows.items()},
         guarantees={d: (s.calibration.guarantee, s.calibration.count) for d, s in router.statistics.items()},
         documents={d: _numbered(documents_of(of.split.test)) for d, of in rows.items()},
@@ -290,16 +286,23 @@ def _arrived(
         )
     arriving = {d: features.of([e.prompt for e in second]) for d, (_, second) in halves.items()}
     return RoutingReceipt(
-        name=name,
-        seed=seed,
-        base=base,
-        router=_made_of(router.features),
-        data={d: split_hashes(of.split) for d, of in rows.items()},
+        **_told(name, seed, base, router, rows),
         rows={d: {"train": _ARRIVE, "arriving": _ARRIVE} for d in rows},
         guarantees={},
         groups=(),
         arrivals=tuple(arrivals(empty, arriving, full, seed=seed, least=50)),
     )
+
+
+def _told(name: str, seed: int, base: Mapping[str, Any], router: Router, rows: Mapping[str, _Rows]) -> dict[str, Any]:
+    """What every receipt says of where it comes from."""
+    return {
+        "name": name,
+        "seed": seed,
+        "base": base,
+        "router": _made_of(router.features),
+        "data": {d: split_hashes(of.split) for d, of in rows.items()},
+    }
 
 
 def _read(data: Path, file: str, part: str | None, wanted: RoutingSet, seed: int) -> _Rows:

@@ -233,11 +233,11 @@ def ask(
     model = opened(stack, base)
     reply = model.ask(text, domain=domain, max_new_tokens=max_new_tokens, use_backbone=backbone, top_k=top_k)
     if as_json:
-        print_json({"text": reply.text, "route": {**asdict(reply.route), "scores": dict(reply.route.scores)}})
+        print_json(asdict(reply))
         return
     out.print(reply.text, markup=False, highlight=False)
     if show_route:
-        tell_route(reply.route)
+        tell_route(reply)
 
 
 @app.command()

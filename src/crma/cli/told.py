@@ -70,11 +70,16 @@ def tell_extended(stack: Path, extended: Any, *, as_json: bool) -> None:
     out.print(text if extended.share else f"{text}: nothing is changed", highlight=False, markup=False)
 
 
-def tell_route(route: Any) -> None:
+def tell_route(reply: Any) -> None:
+    route = reply.route
     out.print(f"→ {route.domain or 'the untouched base'}: {_why(route)}", markup=False, highlight=False)
+    if len(reply.shares) > 1:
+        told = ", ".join(f"{name} {share:.0%}" for name, share in reply.shares.items())
+        out.print(f"  answered together: {told}", markup=False, highlight=False)
     if not route.scores:
         return
-    table = Table("domain", "score", "accepts from", "probability", title="score: log-odds against everyday prompts")
+    meaning = "score: log-odds against everyday prompts, and how usual the words are"
+    table = Table("domain", "score", "accepts from", "probability", title=meaning)
     for name in sorted(route.scores, key=lambda n: -route.probabilities[n]):
         score, bar = route.scores[name], route.thresholds[name]
         accepts = f"{bar:.1f}{' (accepts)' if score >= bar else ''}"

@@ -19,7 +19,8 @@ _BEFORE_IT_WAS_SAID = FeatureKind(depth=1 / 6)
 
 
 def router_of(arrays: Mapping[str, np.ndarray]) -> Router:
-    """
+    """The router that `arrays` are.
+
     Raises:
         ConfigError: arrays that are not a whole router, or one of features that are not known here.
     """
@@ -31,7 +32,7 @@ def router_of(arrays: Mapping[str, np.ndarray]) -> Router:
         kind = FeatureKind(depth=depth, tokens=int(tokens), words=int(words[0]) if words else 0)
         known = pooling == MEAN and 0.0 < depth <= 1.0 and tokens >= 2 and is_number_of_buckets(kind.words)
         statistics = {n: _statistics(n, arrays, kind, background.shape[1]) for n in names} if known else {}
-    except (KeyError, IndexError, ValueError) as fault:
+    except (KeyError, IndexError, ValueError, OverflowError) as fault:
         raise ConfigError(
             "these arrays are not a whole router",
             expected="the names Router.to_arrays() gives",

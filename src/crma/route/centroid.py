@@ -89,7 +89,10 @@ class Router:
         conformal_rank(1, self.error_rate)
         with np.errstate(over="ignore"):  # what float32 cannot hold is found below
             held = np.asarray(self.background).astype(np.float32)
-        varied = _checked(held, "background").std(0).any()
+        hidden = _checked(held, "background").shape[1] - self.features.columns
+        if hidden < 1 or not is_packed(held[:, hidden:]):
+            raise _without_words(hidden, self.features)
+        varied = held[:, :hidden].std(0).any()
         if len(held) < _MIN_BACKGROUND or not varied:
             raise ConfigError(
                 "the background cannot say what an everyday prompt looks like",
@@ -296,12 +299,7 @@ class Router:
     def _words(self, rows_ND: np.ndarray) -> np.ndarray:
         columns_NP = rows_ND[:, self.dimension :]
         if not is_packed(columns_NP):
-            raise ConfigError(
-                "features without their words",
-                expected=f"a hidden state of {self.dimension} numbers, then {self.features.columns} of packed words",
-                got="fractions, or numbers out of range, where words should be",
-                next_step="take every feature from `crma.route.seen.seen_of`, of the router's own kind",
-            )
+            raise _without_words(self.dimension, self.features)
         return unpacked(columns_NP)
 
     def _densities_of_all(self, directions_ND: np.ndarray) -> np.ndarray:
@@ -459,6 +457,15 @@ class Router:
         if words is not None:  # which the background has no part in
             scores_K += _WORDS_ACCEPT * Words([words]).scores(self._words(self.background))[0][:, 0]
         return scores_K
+
+
+def _without_words(hidden: int, kind: FeatureKind) -> ConfigError:
+    return ConfigError(
+        "features without their words",
+        expected=f"a hidden state, then {kind.columns} numbers that each hold sixteen buckets of {kind.words}",
+        got="fractions, or numbers out of range, where words should be" if hidden > 0 else "fewer numbers than that",
+        next_step="take every feature from `crma.route.seen.seen_of`, of the router's own kind",
+    )
 
 
 def _largest(values_NT: np.ndarray, count: int) -> np.ndarray:
