@@ -330,17 +330,7 @@ class ServedStack:
         return evaluate_rows(self.model, self.head, rows, pad_id=self.pad_id, accelerator=accelerator)
 
     def kept_examples(self, domain: str, split: str) -> list[Example]:
-        record = self.stack.manifest.domain(domain)
-        if record.rows_kept is None:
-            return []
-        return [
-            Example(
-                messages=tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"]),
-                group=row.get("group"),
-            )
-            for row in self.stack.read_lines(f"{record.rows_kept}/rows.jsonl")
-            if row["split"] == split
-        ]
+        return kept_rows(self.stack, domain, split)
 
     def kept(self, domain: str, split: str) -> tuple[Rendered, ...]:
         if (domain, split) not in self._rows:
@@ -398,6 +388,21 @@ class ServedStack:
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()
+
+
+def kept_rows(stack: Stack, domain: str, split: str) -> list[Example]:
+    """The rows that a domain is judged by, as they stand in its stack; none where they were not kept."""
+    record = stack.manifest.domain(domain)
+    if record.rows_kept is None:
+        return []
+    return [
+        Example(
+            messages=tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"]),
+            group=row.get("group"),
+        )
+        for row in stack.read_lines(f"{record.rows_kept}/rows.jsonl")
+        if row["split"] == split
+    ]
 
 
 def _device(device: str | None, accelerator: Accelerator) -> str:

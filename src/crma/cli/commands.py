@@ -26,6 +26,7 @@ from crma.cli.common import (
     quiet_libraries,
     reports_errors,
 )
+from crma.cli.data import data_app
 from crma.cli.told import number, percent, tell_extended, tell_learnt, tell_plan, tell_route, tell_sorted
 
 __all__ = ["app"]
@@ -37,6 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
 

@@ -1,0 +1,125 @@
+"""A data set before it is trained on: what its rows say by themselves, what the base says of them, and the stack."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from crma.data.quality.check import Progress, Settings, Surveyed, survey
+from crma.data.quality.findings import Report
+from crma.data.quality.row import RowCheck
+from crma.errors import CrmaError
+from crma.model.base import load_base, load_tokenizer
+from crma.overlap import OverlapCheck
+from crma.probe import RowScores, TrainingCost
+from crma.served import ServedStack, kept_rows
+from crma.stack.stack import Stack
+from crma.train.config import LearnConfig
+from crma.types import Example
+
+__all__ = ["DEFAULT_BASE", "check_data", "prepare"]
+
+DEFAULT_BASE = "smollm2-135m"
+
+
+def check_data(
+    paths: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    *,
+    stack: str | os.PathLike[str] | None = None,
+    base: str | None = None,
+    benchmarks: str | os.PathLike[str] | None = None,
+    config: LearnConfig | None = None,
+    use_model: bool = True,
+    score: int = 0,
+    skip: Collection[str] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """What is wrong with files of rows, why it matters and what to do.
+
+    Args:
+        paths: files or folders. With several, those named for a held-out split must share nothing with the others.
+        stack: the stack that is to learn them: its rows must not be among them, and its router says which domains they
+            overlap.
+        base: whose tokenizer counts, and whose weights measure time; None is the stack's, else `DEFAULT_BASE`.
+        benchmarks: a folder of public benchmarks whose questions must not be among the rows.
+        config: how they would be learnt (length, epochs, batch, rank).
+        use_model: load the weights, for the time and memory of training and, with a stack, for the overlap.
+        score: this many rows are scored by the base's own loss (`hard`, `easy`).
+        skip: checks that are not made.
+
+    Raises:
+        DataError: a file cannot be read at all.
+        BaseModelError, StackError: what was asked about cannot be opened.
+    """
+    return prepare(
+        paths,
+        stack=stack,
+        base=base,
+        benchmarks=benchmarks,
+        config=config,
+        use_model=use_model,
+        score=score,
+        skip=skip,
+        progress=progress,
+    ).report
+
+
+def prepare(
+    paths: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    *,
+    stack: str | os.PathLike[str] | None = None,
+    base: str | None = None,
+    benchmarks: str | os.PathLike[str] | None = None,
+    config: LearnConfig | None = None,
+    use_model: bool = False,
+    score: int = 0,
+    skip: Collection[str] = (),
+    held_out: Sequence[str | os.PathLike[str]] = (),
+    progress: Progress | None = None,
+) -> Surveyed:
+    """`check_data` with the rows it is about, for `crma.data.quality.clean.clean`.
+
+    `held_out`: files that `paths` must share nothing with, whatever their names.
+    """
+    files = [Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+    config = config or LearnConfig()
+    found = Stack.open(stack) if stack is not None else None
+    name = base or (found.manifest.base.name if found else DEFAULT_BASE)
+    more: list[RowCheck] = []
+    unmade: dict[str, str] = {}
+    reserved: dict[str, list[Example]] = {}
+    for record in found.manifest.domains if found else ():
+        for split in ("validation", "test"):
+            if rows := kept_rows(found, record.name, split):
+                reserved[f"{split} rows of '{record.name}'"] = rows
+    tokenizer = None
+    if use_model or score:
+        served = ServedStack.from_pretrained(stack, base=base) if stack is not None else None
+        loaded = served.base if served else load_base(name)
+        tokenizer = loaded.tokenizer
+        if use_model and served is not None:
+            more.append(OverlapCheck(served))
+        if use_model:
+            more.append(TrainingCost(loaded, config, served))
+        if score:
+            more.append(RowScores(loaded, served, rows=score))
+    else:
+        tokenizer = load_tokenizer(name)
+    if stack is None:
+        unmade["overlap"] = "no stack"
+    if not use_model:
+        unmade |= {"overlap": "the model was not loaded", "training": "the model was not loaded"}
+    if not score:
+        unmade |= dict.fromkeys(("hard", "easy"), "no rows were to be scored by the base")
+    settings = Settings(
+        tokenizer=tokenizer,
+        base=name,
+        max_length=config.max_length,
+        reserved=reserved,
+        benchmarks=Path(benchmarks) if benchmarks is not None else None,
+        skip=frozenset(skip),
+        more=more,
+        unmade=unmade,
+    )
+    return survey(files, settings, held_out=[Path(p) for p in held_out], progress=progress)

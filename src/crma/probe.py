@@ -1,0 +1,208 @@
+"""What the base itself says of rows before they are learnt: what learning them will take here, and which do not fit."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from crma.data.batches import plan_batches
+from crma.data.quality.row import Hit, Kept
+from crma.data.quality.sampled import Sampled
+from crma.data.render import Rendered, ensure_chat_template, render
+from crma.errors import CrmaError
+from crma.model.adapters import Adapters
+from crma.model.backbone import Backbone, BackboneConfig, attach_backbone
+from crma.model.base import Base
+from crma.served import ServedStack
+from crma.train.config import LearnConfig
+from crma.train.loop import Group, StepReport, fit
+from crma.train.objectives import evaluate_rows
+from crma.types import Example
+
+__all__ = ["RowScores", "TrainingCost"]
+
+_DRAWN = 64  # rows from which the probe's steps are made
+_STEPS = 4  # the first of them is warm-up, and not counted
+_NAME = "crma-probe"
+
+
+class TrainingCost(Sampled):
+    """No check, a fact: seconds and memory of learning these rows here, from a few steps of the real loop at rate 0.
+
+    Counted are the steps of training. Verifying earlier domains comes on top, and grows with their validation rows.
+    """
+
+    def __init__(self, base: Base, config: LearnConfig, served: ServedStack | None) -> None:
+        super().__init__(_DRAWN)
+        self._base, self._config, self._served = base, config, served
+        self._found: dict[str, Any] = {}
+        self._unmade = ""
+
+    def finish(self, kept: Kept) -> Iterable[Hit]:
+        rows = list(_rendered(self._base, (example for _, example in self.drawn), self._config.max_length))
+        if not rows:
+            self._unmade = "no row could be rendered"
+            return ()
+        try:
+            reports = self._steps(rows)
+        except (CrmaError, torch.OutOfMemoryError) as error:
+            self._unmade = f"the probe failed: {str(error).splitlines()[0]}"
+            return ()
+        counted = reports[1:] or reports
+        a_token = sum(r.seconds for r in counted) / max(1, sum(r.tokens for r in counted))
+        learnt = min(self.seen, self._config.limit or self.seen)
+        tokens = learnt * float(np.mean([len(row.input_ids) for row in rows]))
+        self._found = {
+            "seconds": a_token * tokens * self._config.epochs,
+            "steps": max(1, round(self._config.epochs * math.ceil(learnt / self._config.batch_size))),
+            "epochs": self._config.epochs,
+            "batch_size": self._config.batch_size,
+            "rows": learnt,
+            "tokens_per_second": 1 / a_token if a_token else 0.0,
+            "peak_bytes": _peak_bytes(self._base),
+            "measured_rows": sum(len(step) for step in self._plan(rows).steps),
+            "device": str(next(self._base.model.parameters()).device),
+        }
+        return ()
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"training": self._found} if self._found else {}
+
+    def skipped(self) -> Mapping[str, str]:
+        return {"training": self._unmade} if self._unmade else {}
+
+    def _plan(self, rows: list[Rendered]) -> Any:
+        lengths = [len(row.input_ids) for row in rows]
+        epochs = _STEPS / math.ceil(len(rows) / self._config.batch_size)
+        return plan_batches(lengths, batch_size=self._config.batch_size, epochs=epochs, seed=0)
+
+    def _steps(self, rows: list[Rendered]) -> list[StepReport]:
+        reports: list[StepReport] = []
+        with _learnable(self._base, self._served, self._config) as groups:
+            fit(
+                self._base.model,
+                self._base.model.get_output_embeddings(),
+                rows,
+                self._plan(rows),
+                groups,
+                config=self._config.loop,
+                accelerator=self._served.accelerator if self._served else Accelerator(),
+                pad_id=_pad_id(self._base),
+                on_step=reports.append,
+            )
+        return reports
+
+
+class RowScores(Sampled):
+    """`hard` and `easy`: the base's loss on an answer after its own question, and after another row's.
+
+    An answer that is no likelier after its own question than after a strange one does not follow from it: the pointwise
+    mutual information of question and answer, a token, is then at most 0. LOG.md has what it is worth.
+    """
+
+    EASY = 0.1  # nats a token: nine of ten tokens are certain
+
+    def __init__(self, base: Base, served: ServedStack | None, rows: int, max_length: int = 512) -> None:
+        super().__init__(rows)
+        self._base, self._served, self._max_length = base, served, max_length
+        self._scores: dict[str, Any] = {}
+
+    def finish(self, kept: Kept) -> Iterable[Hit]:
+        numbers, given, strange = row_scores(self._base, self._served, self.drawn, self._max_length)
+        if not numbers:
+            return
+        self._scores = {
+            "rows": len(numbers),
+            "loss": {"median": float(np.median(given)), "p95": float(np.percentile(given, 95))},
+            "gain": {"median": float(np.median(strange - given)), "p5": float(np.percentile(strange - given, 5))},
+        }
+        for number, own, other in zip(numbers, given, strange, strict=True):
+            if other - own <= 0:
+                yield Hit(number, "hard", f"{own:.2f} nats a token after its question, {other:.2f} after another's")
+            elif own < self.EASY:
+                yield Hit(number, "easy", f"{own:.2f} nats a token")
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"scores": self._scores} if self._scores else {}
+
+
+def row_scores(
+    base: Base, served: ServedStack | None, rows: list[tuple[int, Example]], max_length: int
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Numbers of the rows that could be rendered, and of each the loss in nats a token of its last answer after its
+    own question and after the question of the next row, the last's being the first's."""
+    pairs = []
+    for (number, own), (_, other) in zip(rows, rows[1:] + rows[:1], strict=True):
+        both = (Example.of(own.prompt, own.completion), Example.of(other.prompt, own.completion))
+        if len(rendered := list(_rendered(base, both, max_length))) == 2:
+            pairs.append((number, *rendered))
+    if not pairs:
+        return [], np.zeros(0), np.zeros(0)
+    with served.untouched() if served else nullcontext():
+        given, strange = (
+            np.array(
+                evaluate_rows(
+                    base.model, base.model.get_output_embeddings(), [p[side] for p in pairs], pad_id=_pad_id(base)
+                ).losses
+            )
+            for side in (1, 2)
+        )
+    return [number for number, _, _ in pairs], given, strange
+
+
+def _rendered(base: Base, examples: Iterable[Example], max_length: int) -> Iterator[Rendered]:
+    """Those rows that the template takes."""
+    ensure_chat_template(base.tokenizer)
+    for example in examples:
+        try:
+            row = render(example, base.tokenizer, max_length=max_length)
+        except CrmaError:
+            continue
+        if any(row.supervised[1:]):
+            yield row
+
+
+@contextmanager
+def _learnable(base: Base, served: ServedStack | None, config: LearnConfig) -> Iterator[list[Group]]:
+    """A LoRA and the backbone as a new domain would train them, at rate 0: the numbers stay what they are."""
+    adapters = served.adapters if served else Adapters(base.model)
+    attached = served is None and getattr(base.model, "crma_backbone", None) is None
+    backbone: Backbone | None = attach_backbone(base.model, BackboneConfig()) if attached else None
+    backbone = served.backbone if served else backbone
+    adapters.add(_NAME, config.adapter)
+    try:
+        adapters.activate(_NAME)
+        groups = [Group(name="adapter", side="adapter", lr=0.0, parameters=adapters.parameters(_NAME))]
+        if backbone is not None:
+            frames, mixing = backbone.trained()
+            for name, parameters in (("frames", frames), ("mixing", mixing)):
+                groups.append(
+                    Group(name=name, side="backbone", lr=0.0, parameters=parameters, layers=backbone.layers())
+                )
+        yield groups
+    finally:
+        adapters.remove(_NAME)
+
+
+def _pad_id(base: Base) -> int:
+    pad = base.tokenizer.pad_token_id
+    return pad if isinstance(pad, int) else 0
+
+
+def _peak_bytes(base: Base) -> int:
+    """The most that was held so far: of an accelerator's memory, else of this process."""
+    device = next(base.model.parameters()).device
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
