@@ -84,6 +84,7 @@ def results_markdown(
             ("shares", "Share of each proposed backbone that was accepted"),
             ("routers", "Routers, at the end"),
             ("answers", "Questions with one right answer, at the end"),
+            ("compared", "Who answers which of them"),
         ):
             if f"{key}/{name}" in tables and not (name == "methods" and key in chosen):
                 parts += [f"### {title}", marked(f"{key}/{name}", tables[f"{key}/{name}"])]

@@ -11,6 +11,7 @@ from crma.bench.metrics import captured_share
 from crma.bench.receipt import KNOWS_NO_ORDER, Receipt, View
 from crma.bench.routing import RoutingReceipt
 from crma.bench.routing_tables import markdown_table, routing_tables
+from crma.bench.statistics import mcnemar
 from crma.bench.studies import growth, rates, rows_study, whole
 
 __all__ = ["called", "count", "result_tables", "streams_of"]
@@ -82,8 +83,8 @@ def result_tables(receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt]
     """Every table these receipts are enough for, as Markdown, by name.
 
     "headline", "captured", "growth", "rows", "rates", "cost", "bound", "missing"; for each recipe and stream
-    "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers" and "answers"; and those
-    of `routing_tables`.
+    "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers", "answers" and "compared";
+    and those of `routing_tables`.
     """
     receipts = list(receipts)
     shown = whole(receipts)
@@ -107,6 +108,7 @@ def result_tables(receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt]
             "shares": _shares_table(runs),
             "routers": _routers_table(runs),
             "answers": _answers_table(runs),
+            "compared": _compared_table(runs),
         }
         tables |= {f"{key}/{name}": table for name, table in made.items() if table is not None}
     return tables | routing_tables(routing)
@@ -390,6 +392,47 @@ def _answers_table(runs: Sequence[Run]) -> str | None:
         return None
     rows = [[c, v, f"{right} of {n}", f"{right / n:.1%}"] for (c, v), (right, n) in sorted(counts.items())]
     return _table(["condition", "answered by", "exactly right", "share"], rows)
+
+
+_Side = tuple[str, str]  # condition, view
+
+# Same weights without the backbone; a backbone against a larger LoRA, and against one of its own LoRA's rank.
+_COMPARED: tuple[tuple[_Side, _Side], ...] = (
+    (("crma", "served"), ("crma", "backbone-off")),
+    (("crma", "served"), ("frozen", "served")),
+    (("crma", "served"), ("frozen-small", "served")),
+    (("crma", "routed"), ("frozen", "routed")),
+)
+
+
+def _compared_table(runs: Sequence[Run]) -> str | None:
+    """Each pair on the questions that both were asked, run by run and domain by domain."""
+    rows = []
+    for one, other in _COMPARED:
+        pairs = [
+            pair
+            for run in runs
+            for pair in zip(*_both(_correct_of(run, one), _correct_of(run, other)), strict=True)
+        ]
+        if pairs:
+            first, second = [a for a, _ in pairs], [b for _, b in pairs]
+            found = mcnemar(first, second)
+            names = [f"{condition}, {view}" for condition, view in (one, other)]
+            shares = [f"{sum(side)} of {len(side)}" for side in (first, second)]
+            rows.append([names[0], shares[0], names[1], shares[1], str(found.b), str(found.c), f"{found.p:.2g}"])
+    head = ["", "right", "against", "right", "only the first", "only the second", "p (McNemar, exact)"]
+    return _table(head, rows) if rows else None
+
+
+def _correct_of(run: Run, side: _Side) -> dict[str, tuple[bool, ...]]:
+    receipt = run.receipts.get(side[0])
+    return {a.domain: a.correct for a in receipt.answers if a.view == side[1]} if receipt else {}
+
+
+def _both(one: Mapping[str, tuple[bool, ...]], other: Mapping[str, tuple[bool, ...]]) -> tuple[list[bool], list[bool]]:
+    """What both sides say of the domains that both have."""
+    shared = [domain for domain in one if domain in other]
+    return [x for d in shared for x in one[d]], [x for d in shared for x in other[d]]
 
 
 def _cost_table(streams: Mapping[str, Sequence[Run]]) -> str:
