@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crma.checking import check_data
     from crma.continual import ContinualModel
     from crma.model.backbone import BackboneConfig
     from crma.model.birkhoff import project_to_birkhoff, spectral_certificate
@@ -23,6 +24,7 @@ __all__ = [
     "Message",
     "Reply",
     "Route",
+    "check_data",
     "project_to_birkhoff",
     "spectral_certificate",
 ]
@@ -35,6 +37,7 @@ _HOMES = {
     "Message": "crma.types",
     "Reply": "crma.types",
     "Route": "crma.types",
+    "check_data": "crma.checking",
     "project_to_birkhoff": "crma.model.birkhoff",
     "spectral_certificate": "crma.model.birkhoff",
 }

@@ -7,18 +7,17 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from crma.data.quality.check import Progress, Settings, Surveyed, survey
-from crma.data.quality.findings import Report
+from crma.data.quality.findings import Report, check_named
 from crma.data.quality.row import RowCheck
-from crma.errors import CrmaError
+from crma.errors import DataError
 from crma.model.base import load_base, load_tokenizer
-from crma.overlap import OverlapCheck
-from crma.probe import RowScores, TrainingCost
+from crma.probe import OverlapCheck, RowScores, TrainingCost
 from crma.served import ServedStack, kept_rows
 from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
 from crma.types import Example
 
-__all__ = ["DEFAULT_BASE", "check_data", "prepare"]
+__all__ = ["DEFAULT_BASE", "check_data", "prepare", "refuse_failing"]
 
 DEFAULT_BASE = "smollm2-135m"
 
@@ -76,11 +75,14 @@ def prepare(
     score: int = 0,
     skip: Collection[str] = (),
     held_out: Sequence[str | os.PathLike[str]] = (),
+    extends: str | None = None,
     progress: Progress | None = None,
 ) -> Surveyed:
     """`check_data` with the rows it is about, for `crma.data.quality.clean.clean`.
 
-    `held_out`: files that `paths` must share nothing with, whatever their names.
+    Args:
+        held_out: files that `paths` must share nothing with, whatever their names.
+        extends: the domain that is to learn on from these rows, and leaves out of itself those that judge it.
     """
     files = [Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     config = config or LearnConfig()
@@ -90,6 +92,8 @@ def prepare(
     unmade: dict[str, str] = {}
     reserved: dict[str, list[Example]] = {}
     for record in found.manifest.domains if found else ():
+        if record.name == extends:
+            continue
         for split in ("validation", "test"):
             if rows := kept_rows(found, record.name, split):
                 reserved[f"{split} rows of '{record.name}'"] = rows
@@ -123,3 +127,29 @@ def prepare(
         unmade=unmade,
     )
     return survey(files, settings, held_out=[Path(p) for p in held_out], progress=progress)
+
+
+def refuse_failing(
+    data: str | os.PathLike[str],
+    *,
+    stack: str | os.PathLike[str] | None = None,
+    base: str | None = None,
+    config: LearnConfig | None = None,
+    extends: str | None = None,
+) -> Report:
+    """The gate before learning: the report, where nothing in it is an error. No weights are loaded.
+
+    Raises:
+        DataError: the verdict is `fail`; its faults are the lines, each with what is wrong with it.
+    """
+    report = prepare(data, stack=stack, base=base, config=config, extends=extends).report
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    if errors:
+        raise DataError(
+            "these rows are not ready to be learnt",
+            where=os.fspath(data),
+            got=", ".join(f"{check_named(f.check).title}: {f.count}" for f in errors),
+            next_step=f"crma data check {os.fspath(data)} tells more; crma data clean {os.fspath(data)} -o OUT repairs",
+            faults=sorted((line, check_named(f.check).title) for f in errors for line in f.lines),
+        )
+    return report

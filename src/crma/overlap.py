@@ -1,25 +1,20 @@
-"""Does a new domain overlap one that is there? Measured by the stack's router, before anything is trained."""
+"""Does a new domain overlap one that is there? Measured on validation questions of both, before anything is trained."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from crma.data.quality.row import Hit, Kept
-from crma.data.quality.sampled import Sampled
 from crma.route.centroid import Router
 from crma.served import ServedStack
 
-__all__ = ["Overlap", "OverlapCheck", "overlaps_of"]
+__all__ = ["Overlap", "is_much", "overlaps_of"]
 
 _ASKED = 3  # earlier domains, the nearest: each costs the features of its validation questions
 _SHARE = 0.1  # of either side's questions, from which on it is told
 _ROWS = 2  # at least: one question says nothing
-_DRAWN = 300  # rows of unchecked data: a share of a tenth is known within three hundredths and a half
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +53,7 @@ def overlaps_of(served: ServedStack, domain: str, router: Router, features_ND: n
         questions = [e.prompt for e in served.kept_examples(other, "validation")]
         back = router.route(served.features(questions)) if questions else []
         taken = sum(r.nearest == domain for r in back)
-        if _much(lost[other], len(routes)) or _much(taken, len(back)):
+        if is_much(lost[other], len(routes)) or is_much(taken, len(back)):
             found.append(
                 Overlap(
                     domain=domain,
@@ -72,35 +67,6 @@ def overlaps_of(served: ServedStack, domain: str, router: Router, features_ND: n
     return found
 
 
-def _much(count: int, of: int) -> bool:
+def is_much(count: int, of: int) -> bool:
+    """Of so many questions, so many that it is worth telling."""
     return count >= _ROWS and count >= _SHARE * of
-
-
-class OverlapCheck(Sampled):
-    """`overlap`: of a sample of rows, those whose question the stack's router takes for a domain that is there."""
-
-    def __init__(self, served: ServedStack) -> None:
-        super().__init__(_DRAWN)
-        self._served = served
-        self._shares: dict[str, float] = {}
-
-    def finish(self, kept: Kept) -> Iterable[Hit]:
-        router = self._served.router()
-        asked = [(number, example.prompt) for number, example in self.drawn if example.prompt.strip()]
-        if router is None or not asked:
-            return
-        features = self._served.features([prompt for _, prompt in asked])
-        sound = np.isfinite(features).all(axis=1)
-        routes = router.route(features[sound])
-        taken = Counter(route.domain for route in routes if route.domain is not None)
-        self._shares = {domain: count / len(routes) for domain, count in taken.most_common()}
-        for (number, _), route in zip([a for a, good in zip(asked, sound, strict=True) if good], routes, strict=True):
-            if route.domain is not None and _much(taken[route.domain], len(routes)):
-                note = f"goes to '{route.domain}', as do {taken[route.domain]} of {len(routes)} rows drawn"
-                yield Hit(number, "overlap", note)
-
-    def facts(self) -> Mapping[str, Any]:
-        return {"overlap": self._shares} if self._shares else {}
-
-    def skipped(self) -> Mapping[str, str]:
-        return {} if self._served.router() is not None else {"overlap": "the stack has learnt no domain yet"}

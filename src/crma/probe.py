@@ -1,9 +1,11 @@
-"""What the base itself says of rows before they are learnt: what learning them will take here, and which do not fit."""
+"""What a model says of rows before they are learnt: what learning them will take here, which of them its stack knows,
+which answers do not follow from their questions. Each looks at a sample."""
 
 from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -20,15 +22,17 @@ from crma.errors import CrmaError
 from crma.model.adapters import Adapters
 from crma.model.backbone import Backbone, BackboneConfig, attach_backbone
 from crma.model.base import Base
+from crma.overlap import is_much
 from crma.served import ServedStack
 from crma.train.config import LearnConfig
 from crma.train.loop import Group, StepReport, fit
 from crma.train.objectives import evaluate_rows
 from crma.types import Example
 
-__all__ = ["RowScores", "TrainingCost"]
+__all__ = ["OverlapCheck", "RowScores", "TrainingCost", "row_scores"]
 
 _DRAWN = 64  # rows from which the probe's steps are made
+_ASKED = 300  # rows that the router is asked about: a share of a tenth is known within three hundredths and a half
 _STEPS = 4  # the first of them is warm-up, and not counted
 _NAME = "crma-probe"
 
@@ -98,6 +102,36 @@ class TrainingCost(Sampled):
                 on_step=reports.append,
             )
         return reports
+
+
+class OverlapCheck(Sampled):
+    """`overlap`: of a sample of rows, those whose question the stack's router takes for a domain that is there."""
+
+    def __init__(self, served: ServedStack) -> None:
+        super().__init__(_ASKED)
+        self._served = served
+        self._shares: dict[str, float] = {}
+
+    def finish(self, kept: Kept) -> Iterable[Hit]:
+        router = self._served.router()
+        asked = [(number, example.prompt) for number, example in self.drawn if example.prompt.strip()]
+        if router is None or not asked:
+            return
+        features = self._served.features([prompt for _, prompt in asked])
+        sound = np.isfinite(features).all(axis=1)
+        routes = router.route(features[sound])
+        taken = Counter(route.domain for route in routes if route.domain is not None)
+        self._shares = {domain: count / len(routes) for domain, count in taken.most_common()}
+        for (number, _), route in zip([a for a, good in zip(asked, sound, strict=True) if good], routes, strict=True):
+            if route.domain is not None and is_much(taken[route.domain], len(routes)):
+                note = f"goes to '{route.domain}', as do {taken[route.domain]} of {len(routes)} rows drawn"
+                yield Hit(number, "overlap", note)
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"overlap": self._shares} if self._shares else {}
+
+    def skipped(self) -> Mapping[str, str]:
+        return {} if self._served.router() is not None else {"overlap": "the stack has learnt no domain yet"}
 
 
 class RowScores(Sampled):

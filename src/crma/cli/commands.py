@@ -86,6 +86,9 @@ def learn(
     plan: Annotated[bool, typer.Option("--plan", help="With --auto: say what would be learnt, and change nothing.")] = (
         False
     ),
+    check: Annotated[
+        bool, typer.Option("--check", help="First look at the rows, as `crma data check` does; refuse on an error.")
+    ] = False,
     least: Annotated[int, typer.Option(help="With --auto or --stream: rows that make a new domain.")] = 50,
     increment: Annotated[int, typer.Option(help="With --stream: rows by which a known domain is extended.")] = 100,
     false_alarms: Annotated[
@@ -146,11 +149,11 @@ def learn(
         source = auto or (Path(stream) if stream not in (None, "-") else None)
         if source is not None and not source.exists():
             raise DataError("there is no such file", where=str(source), next_step="give a file of rows")
-    if (plan and auto is None) or (extend and domain is None):
+    if (plan and auto is None) or (extend and domain is None) or (check and stream is not None):
         raise ConfigError(
             "these options do not go together",
-            expected="--plan with --auto, --extend with DOMAIN and DATA",
-            got=" ".join(f"--{name}" for name, on in (("plan", plan), ("extend", extend)) if on),
+            expected="--plan with --auto, --extend with DOMAIN and DATA, --check with rows that are all there",
+            got=" ".join(f"--{name}" for name, on in (("plan", plan), ("extend", extend), ("check", check)) if on),
             next_step="leave it out",
         )
     given = {
@@ -169,6 +172,11 @@ def learn(
     }
     chosen = {k: v for k, v in given.items() if v is not None}
     config = LearnConfig(**chosen)
+    if check and (rows_there := data or auto) is not None:  # before a stack is made for them
+        from crma.checking import refuse_failing
+
+        known = stack if Stack.exists(stack) else None
+        refuse_failing(rows_there, stack=known, base=base, config=config, extends=domain if extend else None)
     accelerator = Accelerator()
     scratch = None
     if Stack.exists(stack) or extend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -17,22 +18,73 @@ _NOTHING = frozenset({"n a", "na", "null", "nan", "todo", "tbd", "undefined", "d
 _REFUSAL = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
     r"|\bi(?:['’]m| am) (?:just |only )?an? (?:ai|large language model|language model)\b"
-    r"|\b(?:i['’]m |i am )?(?:sorry|afraid),? (?:but )?(?:i |that i )?(?:can['’]?t|cannot|am (?:not able|unable) to|won['’]?t)\b"
+    r"|\b(?:sorry|afraid),? (?:but )?(?:that )?(?:i )?(?:can['’]?t|cannot|am (?:not able|unable) to|won['’]?t)\b"
     r"|\bi (?:cannot|can['’]t|won['’]t|am (?:not able|unable) to|['’]m (?:not able|unable) to) "
     r"(?:assist|help|fulfil|fulfill|comply|provide|answer|browse|access|create|generate|engage|support|do that)\b"
     r"|\bi(?:['’]m| am) (?:not able|unable) to (?:assist|help|provide|answer|browse|access|generate|create)\b"
     r"|\bmy (?:last )?(?:knowledge|training) (?:cutoff|cut-off|data)\b"
-    r"|\bi do(?:n['’]t| not) have (?:personal (?:opinions|experiences|feelings)|real-time|access to (?:real|current|the internet))",
+    r"|\bi do(?:n['’]t| not) have (?:personal (?:opinions|experiences|feelings)|real-time)"
+    r"|\bi do(?:n['’]t| not) have access to (?:real|current|the internet)",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!?。！？](?=\s)\s+|\n+")
 _LAST_CHARACTERS = 300  # a longer sentence is no phrase
 _REFUSAL_CHARACTERS = 400  # a refusal says so at once
-_REFUSAL_SIGNS = ("language model", "an ai", "an artificial", "sorry", "afraid", "unable", "not able", "cannot", "can't",
-                  "can’t", "won't", "won’t", "cutoff", "cut-off", "training data", "knowledge data", "not have", "n't have", "n’t have")
+_REFUSAL_SIGNS = (
+    "language model",
+    "an ai",
+    "an artificial",
+    "sorry",
+    "afraid",
+    "unable",
+    "not able",
+    "cannot",
+    "can't",
+    "can’t",
+    "won't",
+    "won’t",
+    "cutoff",
+    "cut-off",
+    "training data",
+    "knowledge data",
+    "not have",
+    "n't have",
+    "n’t have",
+)
 _ENDS = frozenset(".!?…。！？।\"'”’»)]}>:;*_|`~=-–—/\\")
-_CODE = re.compile(r"```|[{}]|=>|==|\w\(\w*\)|^\s*(?:def|class|return|import|from|for|if|while|var|let|const)\b", re.MULTILINE)
-_BROKEN_WORDS = frozenset("a an the and or but of to in on at for with by from that which who is are was were as if than".split())
+_CODE = re.compile(
+    r"```|[{}]|=>|==|\w\(\w*\)|^\s*(?:def|class|return|import|from|for|if|while|var|let|const)\b", re.MULTILINE
+)
+# Words after which a sentence goes on.
+_BROKEN_WORDS = frozenset(
+    (
+        "a",
+        "an",
+        "the",
+        "and",
+        "or",
+        "but",
+        "of",
+        "to",
+        "in",
+        "on",
+        "at",
+        "for",
+        "with",
+        "by",
+        "from",
+        "that",
+        "which",
+        "who",
+        "is",
+        "are",
+        "was",
+        "were",
+        "as",
+        "if",
+        "than",
+    )
+)
 
 
 class AnswerCheck(RowCheck):
@@ -103,8 +155,9 @@ class BoilerplateCheck(RowCheck):
 
 def _says_nothing(row: Row, answer: str) -> str:
     words = normalised(answer) if len(answer) < 40 else "?"
-    if not words:
-        return "holds no letter and no digit" if not re.search(r"[^\W_]|[^\x00-\x7f]|[-+=<>*/^~|&%$#@!]", answer) else ""
+    if not words and not (len(answer) == 1 and answer in "+-*/%^&|!?#@~=<>"):  # as an answer to "which operator?"
+        symbols = any(unicodedata.category(character).startswith("S") for character in answer)
+        return "" if symbols else "holds no letter and no digit"
     if words in _NOTHING:
         return "says nothing"
     if len(answer) < len(row.context) + 40 and len(answer) >= 12 and normalised(answer) == normalised(row.context):

@@ -109,6 +109,10 @@ def survey(
 
     with Spool() as spool:
 
+        def told(at: int, rows: int) -> None:
+            if progress is not None:
+                progress(done + at, total, rows)
+
         def see(rows: Iterable[Row], judged: bool) -> None:
             rows = iter(rows)
             while chunk := tuple(islice(rows, _CHUNK)):
@@ -124,7 +128,7 @@ def survey(
             first_row[source.path] = before
             faults = _Faults()
             size = _size(source.path)
-            see(_rows(source, number, before, faults, lambda at, n: progress and progress(done + at, total, n)), True)
+            see(_rows(source, number, before, faults, told), True)
             done += size
             files.append(
                 {
@@ -156,7 +160,7 @@ def survey(
         skipped={name: why for name, why in unmade.items() if name in CHECKS or name in ("lengths", "training")},
         seconds=time.monotonic() - started,
     )
-    return Surveyed(report=report, hits=hits, first_row={path: row for path, row in first_row.items()})
+    return Surveyed(report=report, hits=hits, first_row=first_row)
 
 
 def _checks(settings: Settings, parts: Sequence[Part], sources: Sequence[_Source]) -> list[RowCheck]:

@@ -46,7 +46,7 @@ _TEXT_FIELDS = ("prompt", "completion", "instruction", "input", "output")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cleaned:
-    """What was done: rows read (faulty ones too), left as they were, edited and left out, and how often for which check."""
+    """What was done: rows read (faulty ones too), kept as they were, edited, left out; how often for which check."""
 
     rows: int
     kept: int
@@ -88,7 +88,9 @@ def clean(source: Path, output: Path, surveyed: Surveyed, checks: Collection[str
             rows += 1
             before = _line_of(record)
             _feed(original, before)
-            names = ["schema"] if record.example is None else [n for n in wanted if n != "schema" and number in found[n]]
+            names = (
+                ["schema"] if record.example is None else [n for n in wanted if n != "schema" and number in found[n]]
+            )
             number += record.example is not None
             if record.example is None and "schema" not in wanted:
                 raise DataError(
@@ -156,7 +158,9 @@ def undo(output: Path, restored: Path, checks: Collection[str] | None = None) ->
             _feed(original, line[:-1] if line else None)
             out.write(line)
         if checks is None and original.hexdigest() != end["rows_sha256"]:
-            raise DataError("the rows are not what they were", where=changes, next_step="the list of changes is damaged")
+            raise DataError(
+                "the rows are not what they were", where=changes, next_step="the list of changes is damaged"
+            )
     return taken
 
 
@@ -327,7 +331,9 @@ def _read_changes(path: Path) -> tuple[dict[int, Any], dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
         head, *entries, end = [json.loads(line) for line in lines]
         if head["format"] != FORMAT:
-            raise DataError("this list of changes is of another version", where=path, expected=FORMAT, got=head["format"])
+            raise DataError(
+                "this list of changes is of another version", where=path, expected=FORMAT, got=head["format"]
+            )
         return {entry["row"]: entry for entry in entries}, {"rows": int(end["rows"]), **end}
     except FileNotFoundError as error:
         raise DataError(

@@ -22,7 +22,9 @@ _REPLACEMENT = "\ufffd"
 _TAGS = "p|br|div|span|a|li|ul|ol|td|tr|th|table|tbody|b|i|u|em|strong|font|h[1-6]|img|sup|sub|blockquote|center|hr"
 _TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]{{0,2000}})?/?>", re.IGNORECASE)
 _BLOCK = re.compile(r"<(?:br|hr)\s{0,9}/?>|</(?:p|div|li|tr|h[1-6]|blockquote|table)>", re.IGNORECASE)
-_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|ndash|mdash|[lr][sd]quo|hellip|copy|reg|trade|#\d{2,6}|#x[0-9a-f]{2,5});")
+_ENTITY = re.compile(
+    r"&(?:amp|lt|gt|quot|apos|nbsp|ndash|mdash|[lr][sd]quo|hellip|copy|reg|trade|#\d{2,6}|#x[0-9a-f]{2,5});"
+)
 _ABOUT_MARKUP = re.compile(
     r"```|<\?xml|<!DOCTYPE|\b(?:html|xml|svg|jsx|css|markup|markdown|javascript|php|react|django|tags?|entit(?:y|ies))\b",
     re.IGNORECASE,
@@ -35,13 +37,13 @@ class DamageCheck(RowCheck):
 
     def see(self, rows: Sequence[Row]) -> Iterable[Hit]:
         for row in rows:
-            text = row.text
+            text = mended = row.text
             if not text.isascii():
                 if (at := text.find(_REPLACEMENT)) >= 0:
                     yield Hit(row.number, "encoding", "holds characters that were lost (U+FFFD)", at)
                 elif (mended := mend_encoding(text)) != text:
                     yield Hit(row.number, "encoding", at=_first_difference(text, mended))
-            if found := _CONTROL.search(text):
+            if found := _CONTROL.search(mended):  # halves of mojibake are no control characters
                 yield Hit(row.number, "control", f"U+{ord(found[0]):04X}", found.start())
             if (at := _markup_at(text)) >= 0:
                 yield Hit(row.number, "markup", at=at)

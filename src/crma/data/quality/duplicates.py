@@ -35,7 +35,7 @@ Role = Literal["train", "held-out", "reserved"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A source of rows. `held-out` files must share nothing with `train`; `reserved` rows are a stack's and not judged."""
+    """A source of rows. `held-out` files must share nothing with `train`; `reserved` rows are a stack's, not judged."""
 
     name: str
     role: Role = "train"

@@ -108,6 +108,6 @@ def key_of(content: str | np.ndarray) -> int:
 
 
 def letters_of(text: str) -> int:
-    """Letters, as near as their bytes tell: outside ASCII every byte counts for one, so only shares of text are meant."""
+    """Letters, as near as bytes tell: outside ASCII each byte counts for one, so only shares of a text are meant."""
     data = text.encode("utf-8", "surrogatepass")
     return len(data) - len(data.translate(None, _LETTER_BYTES))

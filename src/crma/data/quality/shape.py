@@ -84,7 +84,7 @@ class LengthCheck(RowCheck):
         return [len(ids) for ids in self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
     def _of_template(self, row: Row, plain: int) -> int:
-        """Tokens that the chat template adds to a row of two turns; the first row stands for all, as none is cut by it."""
+        """Tokens that the chat template adds to a row of two turns; the first row stands for all: none is cut by it."""
         try:
             whole = render(row.example, self._tokenizer, max_length=1 << 30)
         except CrmaError:
@@ -93,7 +93,7 @@ class LengthCheck(RowCheck):
 
 
 class OutlierCheck(RowCheck):
-    """`outlier`: much longer or shorter than the others (in the logarithm, by the median deviation), or hardly letters."""
+    """`outlier`: much longer or shorter than the others (in the logarithm, by the median deviation), or no letters."""
 
     LEAST = 50  # rows below which there is no telling what is usual
 
@@ -116,7 +116,9 @@ class OutlierCheck(RowCheck):
             return
         lengths = np.log1p(np.array(self._lengths, np.float64).reshape(-1, 2))
         middle = np.median(lengths, axis=0)
-        spread = np.maximum(1.4826 * np.median(np.abs(lengths - middle), axis=0), 0.25)  # a quarter: e^(6/4) = 4.5 times
+        spread = np.maximum(
+            1.4826 * np.median(np.abs(lengths - middle), axis=0), 0.25
+        )  # a quarter: e^(6/4) = 4.5 times
         away = (lengths - middle) / spread
         letters = np.array(self._letters)
         usual = float(np.median(letters))
@@ -135,9 +137,7 @@ class OutlierCheck(RowCheck):
             return {}
         lengths = np.array(self._lengths, np.int64).reshape(-1, 2)
         return {
-            "lengths": {
-                "unit": "characters", "prompt": histogram(lengths[:, 0]), "answer": histogram(lengths[:, 1])
-            }
+            "lengths": {"unit": "characters", "prompt": histogram(lengths[:, 0]), "answer": histogram(lengths[:, 1])}
         }
 
 

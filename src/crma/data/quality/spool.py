@@ -18,7 +18,7 @@ class Spool:
     """A file without a name: it is gone with the process, however that ends."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="crma-check-")  # noqa: SIM115: closed by `close`
+        self._file = tempfile.TemporaryFile(prefix="crma-check-")  # noqa: SIM115 - closed by __exit__
         self._ends = array("Q", [0])  # context, answer, context, …
         self.sources = array("I")
         self.lines = array("Q")

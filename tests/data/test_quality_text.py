@@ -1,0 +1,226 @@
+"""Damage to characters, answers that are none, and the shape of rows: told where it is, silent where it is not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from quality_rows import hits_of, prose, rows_of, told
+
+from crma.data.quality.answers import AnswerCheck, BoilerplateCheck
+from crma.data.quality.damage import DamageCheck, mend_control, mend_encoding, mend_markup
+from crma.data.quality.shape import FormulaCheck, LanguageCheck, OutlierCheck, histogram
+
+# --- damage ---
+
+
+@pytest.mark.parametrize("codec", ["latin-1", "cp1252"])
+@pytest.mark.parametrize("text", ["Le café est fermé", "Über größere Straßen", "señal", "naïve façade"])
+def test_mojibake_is_told_and_undone(codec: str, text: str) -> None:
+    broken = text.encode().decode(codec, errors="ignore")
+    assert told(DamageCheck(), [("a question", broken)]) == {"encoding": [0]}
+    assert mend_encoding(broken) == text
+
+
+def test_quotes_and_dashes_read_as_windows_are_undone() -> None:
+    broken = "“quoted” – and it’s so".encode().decode("cp1252", errors="ignore")
+    assert told(DamageCheck(), [(broken, "answer")]) == {"encoding": [0]}
+
+
+@pytest.mark.parametrize(
+    "text", ["Crème brûlée – “déjà vu”…", "Größe: 3 µm ± 0.1 °C", "日本語のテキスト", "Привет, мир", "€ 5, £ 3"]
+)
+def test_sound_text_beyond_ascii_is_left_alone(text: str) -> None:
+    assert told(DamageCheck(), [(text, text)]) == {}
+    assert mend_encoding(text) == text
+
+
+def test_lost_characters_are_told_but_cannot_be_had_back() -> None:
+    found = hits_of(DamageCheck(), rows_of([("q", "caf\ufffd")]))
+    assert [(hit.check, hit.at) for hit in found] == [("encoding", 5)]
+    assert mend_encoding("caf\ufffd") == "caf\ufffd"
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x1b", "\u200b", "\ufeff", "\u202e", "\xad", "\x07"])
+def test_characters_that_nobody_sees(character: str) -> None:
+    assert told(DamageCheck(), [("a question", f"an{character}swer")]) == {"control": [0]}
+    assert mend_control(f"an{character}swer") == "answer"
+
+
+@pytest.mark.parametrize("text", ["tab\tand\nline", "👩\u200d🔬 a scientist", "می\u200cخواهم", "\u200fשלום"])
+def test_characters_that_scripts_need_stay(text: str) -> None:
+    assert told(DamageCheck(), [(text, text)]) == {}
+    assert mend_control(text) == text
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended"),
+    [
+        ("<p>First.</p><p>Second.</p>", "First.\nSecond."),
+        ("salt &amp; pepper", "salt & pepper"),
+        ('See <a href="x.y">here</a> now', "See here now"),
+        ("a&nbsp;b&#39;s", "a b's"),
+        ("one<br>two<br/>three", "one\ntwo\nthree"),
+    ],
+)
+def test_remains_of_pages(broken: str, mended: str) -> None:
+    assert told(DamageCheck(), [("what is it", broken)]) == {"markup": [0]}
+    assert mend_markup(broken) == mended
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if a < b && c > d: pass",
+        "Use the HTML tag <b>bold</b> and <i>italic</i>.",
+        "```\n<p>a</p><p>b</p>\n```",
+        "<div class='x'>\n<script>let a = 1;\n</script></div>",
+        "x <b and y> a",
+        "AT&T and R&D",
+    ],
+)
+def test_what_is_meant_is_no_remains(text: str) -> None:
+    assert told(DamageCheck(), [("what is it", text)]) == {}
+    assert mend_markup(text) == text
+
+
+@given(st.text())
+def test_mending_is_done_once(text: str) -> None:
+    for mend in (mend_encoding, mend_control):
+        once = mend(text)
+        assert mend(once) == once
+
+
+# --- answers ---
+
+
+@pytest.mark.parametrize(
+    "answer", ["N/A", "n/a.", "...", "…", "TODO", "null", "[deleted]", "---", "What is gout, really?"]
+)
+def test_answers_that_say_nothing(answer: str) -> None:
+    assert told(AnswerCheck(), [("What is gout, really?", answer)]) == {"empty_answer": [0]}
+
+
+@pytest.mark.parametrize("answer", ["No", "None", "Unknown", "5", "x = 1", "+", "是", "42 %", "NaOH", "C"])
+def test_short_answers_are_answers(answer: str) -> None:
+    assert told(AnswerCheck(), [("Which is it of these?", answer)]) == {}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "As an AI language model, I have no opinions.",
+        "I'm sorry, but I cannot help with that request.",
+        "I’m sorry, I can’t assist with that.",
+        "I am unable to provide medical advice.",
+        "Unfortunately, I cannot browse the internet.",
+        "I don't have access to real-time data.",
+        "My knowledge cutoff is 2021.",
+    ],
+)
+def test_refusals(answer: str) -> None:
+    assert told(AnswerCheck(), [("question", answer)]) == {"refusal": [0]}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I'm sorry for your loss.",
+        "The court cannot answer moot questions.",
+        "Patients who cannot swallow receive a tube.",
+        "A language model assigns probabilities to words.",
+        "They were afraid and could not help it.",
+    ],
+)
+def test_ordinary_words_are_no_refusals(answer: str) -> None:
+    assert told(AnswerCheck(), [("question", answer)]) == {}
+
+
+def test_answers_that_repeat_themselves() -> None:
+    loop = "the result of the process is the result of the process and " * 8 + "so on."
+    assert told(AnswerCheck(), [("question", loop), ("question", prose(1, 80))]) == {"repetition": [0]}
+
+
+def test_answers_that_break_off_where_others_do_not() -> None:
+    rows = [(f"question {i}", prose(i)) for i in range(30)]
+    rows += [
+        ("q", prose(50)[:-1]),
+        ("q", "It was known to the authorities of that time and"),
+        ("q", "```python\nx = 1"),
+    ]
+    assert told(AnswerCheck(), rows) == {"truncated_answer": [30, 31, 32]}
+
+
+def test_where_no_answer_has_a_full_stop_only_sure_ones_break_off() -> None:
+    rows = [(f"question {i}", prose(i).replace(".", "")) for i in range(30)]
+    rows += [("q", "It was known to the authorities of that time and")]
+    assert told(AnswerCheck(), rows) == {"truncated_answer": [30]}
+
+
+def test_code_may_end_as_it_likes() -> None:
+    rows = [(f"question {i}", prose(i)) for i in range(30)]
+    assert told(AnswerCheck(), [*rows, ("q", "def f(x, y, z):\n    total = x + y + z\n    return total")]) == {}
+
+
+def test_a_phrase_in_many_answers() -> None:
+    rows = [(f"question {i}", f"{prose(i)} I hope this helps you today!") for i in range(20)]
+    rows += [(f"question {i}", prose(i)) for i in range(20, 100)]
+    found = hits_of(BoilerplateCheck(), rows_of(rows))
+    assert [hit.row for hit in found] == list(range(20))
+    assert "i hope this helps you today" in found[0].note
+    assert told(BoilerplateCheck(), rows[1:]) == {}  # nineteen
+
+
+# --- shape ---
+
+
+def test_rows_unlike_the_others() -> None:
+    rows = [(f"question {i} about it", prose(i)) for i in range(80)]
+    rows += [("q " * 3000, prose(1)), ("question 9 about it", "7"), ("question", "1234 | 33 | 44 | 55 | 91 " * 9)]
+    assert told(OutlierCheck(), rows) == {"outlier": [80, 81, 82]}
+    assert told(OutlierCheck(), rows[40:]) == {}  # too few to say what is usual
+
+
+def test_rows_in_another_language() -> None:
+    german = (
+        "Was ist das für ein Gerät?",
+        "Das ist ein Gerät, mit dem man die Geschwindigkeit des Windes misst; es steht auf vielen Dächern der Stadt.",
+    )
+    english = [
+        (
+            f"What is device {i}?",
+            f"It is device {i}, and with it the speed of the wind that blows over the roofs of the city is measured.",
+        )
+        for i in range(20)
+    ]
+    check = LanguageCheck()
+    assert [(hit.check, hit.row) for hit in hits_of(check, rows_of([*english, german]))] == [("language", 20)]
+    assert check.facts() == {"languages": {"en": 20, "de": 1}}
+    assert told(LanguageCheck(), [*english[:3], *[german] * 3]) == {}  # two languages, both meant
+
+
+def test_numbers_and_code_are_in_no_language() -> None:
+    check = LanguageCheck()
+    assert hits_of(check, rows_of([("1 2 3 4 5 6", "7 8 9 10 11 12 13 14"), ("x", "a = b + c; d = e")])) == []
+    assert check.facts() == {}
+
+
+@pytest.mark.parametrize(
+    ("cell", "runs"),
+    [("=1+1", False), ("=SUM(A1)", True), ("@import x", True), ("-5", False), ("- item", False), ("+cmd|x", True)],
+)
+def test_cells_that_a_spreadsheet_would_run(cell: str, runs: bool) -> None:
+    rows = rows_of([("question", cell)])
+    assert [hit.check for hit in hits_of(FormulaCheck(frozenset({0})), rows)] == ["formula"] * runs
+    assert hits_of(FormulaCheck(frozenset()), rows) == []
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=50))
+def test_a_histogram_counts_every_value_once(values: list[int]) -> None:
+    import numpy as np
+
+    found = histogram(np.array(values))
+    assert sum(found["counts"]) == len(values)
+    assert found["edges"] == sorted(set(found["edges"]))
+    assert len(found["edges"]) == len(found["counts"]) + 1
+    assert found["max"] == max(values)
