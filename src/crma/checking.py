@@ -20,6 +20,7 @@ from crma.types import Example
 __all__ = ["DEFAULT_BASE", "check_data", "prepare", "refuse_failing"]
 
 DEFAULT_BASE = "smollm2-135m"
+_JUDGING = ("validation", "test")  # splits that a stack keeps of a domain
 
 
 def check_data(
@@ -91,12 +92,10 @@ def prepare(
     more: list[RowCheck] = []
     unmade: dict[str, str] = {}
     reserved: dict[str, list[Example]] = {}
-    for record in found.manifest.domains if found else ():
-        if record.name == extends:
-            continue
-        for split in ("validation", "test"):
-            if rows := kept_rows(found, record.name, split):
-                reserved[f"{split} rows of '{record.name}'"] = rows
+    if found is not None:
+        judging = [(d.name, split) for d in found.manifest.domains if d.name != extends for split in _JUDGING]
+        kept = {f"{split} rows of '{name}'": kept_rows(found, name, split) for name, split in judging}
+        reserved = {name: rows for name, rows in kept.items() if rows}
     tokenizer = None
     if use_model or score:
         served = ServedStack.from_pretrained(stack, base=base) if stack is not None else None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from crma.data.batches import plan_batches
 from crma.data.quality.row import Hit, Kept
@@ -33,7 +34,7 @@ __all__ = ["OverlapCheck", "RowScores", "TrainingCost", "row_scores"]
 
 _DRAWN = 64  # rows from which the probe's steps are made
 _ASKED = 300  # rows that the router is asked about: a share of a tenth is known within three hundredths and a half
-_STEPS = 4  # the first of them is warm-up, and not counted
+_STEPS = 2  # the first of them is warm-up, and not counted
 _NAME = "crma-probe"
 
 
@@ -92,7 +93,7 @@ class TrainingCost(Sampled):
         with _learnable(self._base, self._served, self._config) as groups:
             fit(
                 self._base.model,
-                self._base.model.get_output_embeddings(),
+                _head(self._base),
                 rows,
                 self._plan(rows),
                 groups,
@@ -118,11 +119,12 @@ class OverlapCheck(Sampled):
         if router is None or not asked:
             return
         features = self._served.features([prompt for _, prompt in asked])
-        sound = np.isfinite(features).all(axis=1)
+        sound: np.ndarray = np.isfinite(features).all(axis=1)
         routes = router.route(features[sound])
         taken = Counter(route.domain for route in routes if route.domain is not None)
         self._shares = {domain: count / len(routes) for domain, count in taken.most_common()}
-        for (number, _), route in zip([a for a, good in zip(asked, sound, strict=True) if good], routes, strict=True):
+        numbers = [number for (number, _), good in zip(asked, sound.tolist(), strict=True) if good]
+        for number, route in zip(numbers, routes, strict=True):
             if route.domain is not None and is_much(taken[route.domain], len(routes)):
                 note = f"goes to '{route.domain}', as do {taken[route.domain]} of {len(routes)} rows drawn"
                 yield Hit(number, "overlap", note)
@@ -181,11 +183,7 @@ def row_scores(
         return [], np.zeros(0), np.zeros(0)
     with served.untouched() if served else nullcontext():
         given, strange = (
-            np.array(
-                evaluate_rows(
-                    base.model, base.model.get_output_embeddings(), [p[side] for p in pairs], pad_id=_pad_id(base)
-                ).losses
-            )
+            np.array(evaluate_rows(base.model, _head(base), [p[side] for p in pairs], pad_id=_pad_id(base)).losses)
             for side in (1, 2)
         )
     return [number for number, _, _ in pairs], given, strange
@@ -223,6 +221,12 @@ def _learnable(base: Base, served: ServedStack | None, config: LearnConfig) -> I
         yield groups
     finally:
         adapters.remove(_NAME)
+
+
+def _head(base: Base) -> nn.Module:
+    head = base.model.get_output_embeddings()
+    assert head is not None
+    return head
 
 
 def _pad_id(base: Base) -> int:

@@ -11,19 +11,16 @@ from hypothesis import strategies as st
 
 from crma.errors import ConfigError
 from crma.web.charts import (
-    DARK,
-    LIGHT,
     Band,
     Curve,
     Panel,
     Trace,
     forgetting_chart,
-    percent,
     picture,
     spread,
     steps_chart,
-    text_width,
 )
+from crma.web.svg import DARK, LIGHT, percent, text_width
 
 Box = tuple[float, float, float, float]
 NAMES = st.text(alphabet="aimwMW-_ 0", min_size=1, max_size=64).filter(str.strip)

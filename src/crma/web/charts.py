@@ -1,92 +1,31 @@
-"""Charts as SVG text, from numbers alone: forgetting curves, lines over training steps, the README's picture.
-
-Drawing refers to colours by class; `chart_style` gives the rules, with CSS variables (in a page) or plain colours (in
-a file of its own). Lengths are in the units of the viewBox. Every text carries its own font-size, so that a test can
-tell how much room it takes.
-"""
+"""Charts as SVG text, from numbers alone: forgetting curves, lines over training steps, the README's picture."""
 
 from __future__ import annotations
 
-import html
 import math
-import re
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from crma.errors import ConfigError
-
-__all__ = [
-    "DARK",
-    "LIGHT",
-    "SERIES",
-    "Band",
-    "Curve",
-    "Panel",
-    "Trace",
-    "chart_style",
-    "escape",
-    "forgetting_chart",
-    "percent",
-    "picture",
-    "spread",
-    "steps_chart",
-    "text_width",
-]
-
-SERIES = 6  # colours before they repeat; line ends are labelled and markers differ, so colour is never alone
-
-# Every colour that bears text or a line keeps 4.5 : 1 on `page` and on `card` (WCAG 2.2, 1.4.3); a test computes it.
-LIGHT: Mapping[str, str] = {
-    "page": "#f6f7f9",
-    "card": "#ffffff",
-    "ink": "#171b22",
-    "muted": "#525a66",
-    "rule": "#8a93a0",
-    "grid": "#e3e6eb",
-    "shade": "#eceff4",
-    "accent": "#0b5cad",
-    "good": "#0a6b48",
-    "bad": "#a83208",
-    "s0": "#0b5cad",
-    "s1": "#b04a00",
-    "s2": "#0a7a63",
-    "s3": "#8b102f",
-    "s4": "#5c4203",
-    "s5": "#4f5974",
-}
-DARK: Mapping[str, str] = {
-    "page": "#0f1217",
-    "card": "#171b22",
-    "ink": "#eef1f5",
-    "muted": "#a9b2bf",
-    "rule": "#6d7786",
-    "grid": "#2a303a",
-    "shade": "#212730",
-    "accent": "#74b5ff",
-    "good": "#5fd3a3",
-    "bad": "#ff9d76",
-    "s0": "#74b5ff",
-    "s1": "#ffa65c",
-    "s2": "#4fd6b8",
-    "s3": "#eb53c1",
-    "s4": "#f7b81e",
-    "s5": "#91949c",
-}
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
-_XMLNS = "http://www.w3.org/2000/svg"
-# Widths in em, read from DejaVu Sans; its bold is 1.11 times as wide on the average letter, 1.21 at most.
-_WIDTHS = (
-    (0.30, "iIjl'"),
-    (0.37, " .,:;-|/\\f"),
-    (0.42, "rt()[]!"),
-    (0.59, "cszkvxyLFPJ?*_`"),
-    (0.65, "abdeghnopqu0123456789ES${}"),
-    (0.83, "w"),
-    (1.02, "mMW%@#<>=+^~…→·"),
+from crma.web.svg import (
+    DARK,
+    FONT,
+    LIGHT,
+    SERIES,
+    chart_style,
+    escape,
+    line,
+    percent,
+    polyline,
+    rect,
+    rounded,
+    shorten,
+    svg,
+    text_at,
+    text_width,
 )
-# What XML 1.0 (production 2) refuses, the two noncharacters included; lone surrogates cannot be written as UTF-8.
-_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+__all__ = ["Band", "Curve", "Panel", "Trace", "forgetting_chart", "picture", "spread", "steps_chart"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,32 +70,6 @@ class _Area:
     bottom: float
 
 
-def escape(value: object) -> str:
-    """`value` as text that HTML and XML can hold anywhere, quoted attributes included."""
-    return html.escape(_UNWRITABLE.sub("\ufffd", str(value)), quote=True)
-
-
-def percent(share: float) -> str:
-    """0.9583 → "95.8 %". Never "100 %" or "0 %" by rounding: those words are a claim."""
-    value = 100 * share
-    if 99.95 <= value < 100:
-        return "> 99.9 %"
-    if 0 < value < 0.05:
-        return "< 0.1 %"
-    return f"{value:.1f}".removesuffix(".0") + " %"
-
-
-def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """No less than the text is wide in the usual sans-serif fonts (DejaVu Sans is the widest of them)."""
-    ems = 0.0
-    for character in text:
-        if unicodedata.east_asian_width(character) in "WF":
-            ems += 1.05
-        else:
-            ems += next((width for width, members in _WIDTHS if character in members), 0.80)
-    return ems * size * (1.13 if bold else 1.0)
-
-
 def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
     """Places for labels: at least `gap` apart, within [low, high], in order, and as near `wanted` as that allows.
 
@@ -184,33 +97,12 @@ def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> l
     return places
 
 
-def chart_style(colours: Mapping[str, str] | None = None) -> str:
-    """The rules every chart needs: with `colours` as they are, or, without, with CSS variables of the same names."""
-
-    def of(name: str) -> str:
-        return colours[name] if colours is not None else f"var(--{name})"
-
-    rules = [
-        f".c-ink{{fill:{of('ink')}}}.c-muted{{fill:{of('muted')}}}.c-shade{{fill:{of('shade')}}}",
-        f".c-card{{fill:{of('card')};stroke:{of('grid')}}}",
-        f".c-grid{{stroke:{of('grid')};stroke-width:1}}.c-axis{{stroke:{of('rule')};stroke-width:1}}",
-        ".c-line{fill:none;stroke-width:3;stroke-linecap:round;stroke-linejoin:round}",
-        ".c-thin{fill:none;stroke-width:1.6;stroke-linejoin:round}",
-        ".c-before{fill:none;stroke-width:1.4;stroke-dasharray:1 4;stroke-linecap:round;opacity:.8}",
-        ".c-lead{fill:none;stroke-width:1;stroke-dasharray:1 3}",
-        f".c-mark{{stroke-width:2;stroke:{of('card')}}}.c-hollow{{stroke-width:1.6;fill:{of('card')}}}",
-    ]
-    for i in range(SERIES):
-        rules.append(f".c-l{i}{{stroke:{of(f's{i}')}}}.c-f{i}{{fill:{of(f's{i}')}}}")
-    return "".join(rules)
-
-
 def forgetting_chart(panel: Panel, *, key: str, width: float = 400) -> str:
     """One method's curves: x is what was learnt last, y the share answered exactly, a line a domain."""
     height = max(300.0, 92.0 + _LABEL_GAP * 1.25 * len(panel.curves))
     said = "; ".join(_said(c, panel.stages) for c in panel.curves) or "nothing was measured"
     body = _curves(panel, _Area(left=0, top=6, right=width, bottom=height), size=13.0)
-    return _svg(body, width, height, key=key, title=f"Exact answers, {panel.title}", description=said)
+    return svg(body, width, height, key=key, title=f"Exact answers, {panel.title}", description=said)
 
 
 def steps_chart(
@@ -232,8 +124,8 @@ def steps_chart(
     measured = ", ".join(f"{t.name} {_range(t)}" for t in kept) or "nothing"
     description = f"{unit} over {count} training steps: {measured}"
     if not numbers:
-        body = [_text(width / 2, height / 2, "not measured", size, "c-muted", anchor="middle")]
-        return _svg(body, width, height, key=key, title=title, description=description)
+        body = [text_at(width / 2, height / 2, "not measured", size, "c-muted", anchor="middle")]
+        return svg(body, width, height, key=key, title=title, description=description)
     ticks = _log_ticks(min(numbers), max(numbers)) if log else _ticks(0.0, max(numbers))
     label_room = 20.0 + min(max(text_width(t.name, size, bold=True) for t in kept), width * 0.4)
     if len(kept) == 1:  # the title names it
@@ -249,39 +141,39 @@ def steps_chart(
     def y(value: float) -> float:
         return area.bottom - (area.bottom - area.top) * (scale(value) - low) / (high - low)
 
-    body = [_text(0, 14, unit, size - 1, "c-muted")]
+    body = [text_at(0, 14, unit, size - 1, "c-muted")]
     for band in bands:
         left, right = x(max(0.0, band.start - 0.5)), x(min(count - 1.0, band.stop - 0.5))
         if band.shaded:
-            body.append(_rect(left, area.top, max(0.0, right - left), area.bottom - area.top, "c-shade", band.name))
+            body.append(rect(left, area.top, max(0.0, right - left), area.bottom - area.top, "c-shade", band.name))
         elif band.name:
-            body.append(_line(left, area.top - 12, left, area.bottom, "c-axis"))
-            name = _shorten(band.name, right - left - 6, size - 1)
-            body.append(_text(left + 4, area.top - 4, name, size - 1, "c-muted", title=band.name))
+            body.append(line(left, area.top - 12, left, area.bottom, "c-axis"))
+            name = shorten(band.name, right - left - 6, size - 1)
+            body.append(text_at(left + 4, area.top - 4, name, size - 1, "c-muted", title=band.name))
     for tick in ticks:
-        body.append(_line(area.left, y(tick), area.right, y(tick), "c-grid"))
-        body.append(_text(area.left - 6, y(tick) + 4, f"{tick:g}", size - 1, "c-muted", anchor="end"))
-    body.append(_line(area.left, area.bottom, area.right, area.bottom, "c-axis"))
+        body.append(line(area.left, y(tick), area.right, y(tick), "c-grid"))
+        body.append(text_at(area.left - 6, y(tick) + 4, f"{tick:g}", size - 1, "c-muted", anchor="end"))
+    body.append(line(area.left, area.bottom, area.right, area.bottom, "c-axis"))
     for step in sorted({0, (count - 1) // 2, count - 1}):
         anchor = "middle" if 0 < step < count - 1 or count == 1 else "end" if step else "start"
-        body.append(_text(x(step), area.bottom + 16, f"{step + 1}", size - 1, "c-muted", anchor=anchor))
+        body.append(text_at(x(step), area.bottom + 16, f"{step + 1}", size - 1, "c-muted", anchor=anchor))
     middle = (area.left + area.right) / 2
-    body.append(_text(middle, area.bottom + 33, "training step", size - 1, "c-muted", anchor="middle"))
+    body.append(text_at(middle, area.bottom + 33, "training step", size - 1, "c-muted", anchor="middle"))
     ends: list[tuple[int, float, float]] = []
     for i, trace in enumerate(kept):
         points = [(x(step), y(value)) for step, value in enumerate(trace.values) if value is not None]
         runs = _runs([None if v is None else (x(s), y(v)) for s, v in enumerate(trace.values)])
-        body.extend(_polyline(_thin(run), f"c-thin c-l{i % SERIES}") for run in runs)
+        body.extend(polyline(_thin(run), f"c-thin c-l{i % SERIES}") for run in runs)
         body.extend(_mark(i, *run[0], 2.5, "c-mark c-f", trace.name) for run in runs if len(run) == 1)
         if points and len(kept) > 1:
             ends.append((i, *points[-1]))
     places = spread([e[2] for e in ends], gap=_LABEL_GAP, low=area.top + 4, high=area.bottom - 4)
     for (i, end_x, end_y), place in zip(ends, places, strict=True):
         label_x = area.right + 12
-        name = _shorten(kept[i].name, width - label_x - 2, size, bold=True)
-        body.append(_line(end_x, end_y, label_x - 3, place, f"c-lead c-l{i % SERIES}"))
-        body.append(_text(label_x, place + 4.5, name, size, f"c-f{i % SERIES}", bold=True, title=kept[i].name))
-    return _svg(body, width, height, key=key, title=title, description=description)
+        name = shorten(kept[i].name, width - label_x - 2, size, bold=True)
+        body.append(line(end_x, end_y, label_x - 3, place, f"c-lead c-l{i % SERIES}"))
+        body.append(text_at(label_x, place + 4.5, name, size, f"c-f{i % SERIES}", bold=True, title=kept[i].name))
+    return svg(body, width, height, key=key, title=title, description=description)
 
 
 def picture(panels: Sequence[Panel], *, title: str, subtitle: str, footer: str) -> str:
@@ -292,21 +184,21 @@ def picture(panels: Sequence[Panel], *, title: str, subtitle: str, footer: str) 
     rules = chart_style(LIGHT) + f"@media (prefers-color-scheme:dark){{{chart_style(DARK)}}}"
     body = [
         f"<style>text{{font-family:{FONT}}}{rules}</style>",
-        f'<rect class="c-card" x="0.5" y="0.5" width="{_n(width - 1)}" height="{_n(height - 1)}" rx="14"/>',
-        _text(28, 42, _shorten(title, width - 56, 22, bold=True), 22, "c-ink", bold=True, title=title),
-        _text(28, 68, _shorten(subtitle, width - 56, 15), 15, "c-muted", title=subtitle),
-        _text(28, height - 20, _shorten(footer, width - 56, 13), 13, "c-muted", title=footer),
+        f'<rect class="c-card" x="0.5" y="0.5" width="{rounded(width - 1)}" height="{rounded(height - 1)}" rx="14"/>',
+        text_at(28, 42, shorten(title, width - 56, 22, bold=True), 22, "c-ink", bold=True, title=title),
+        text_at(28, 68, shorten(subtitle, width - 56, 15), 15, "c-muted", title=subtitle),
+        text_at(28, height - 20, shorten(footer, width - 56, 13), 13, "c-muted", title=footer),
     ]
     if not panels:
-        body.append(_text(width / 2, height / 2, "not measured", 16, "c-muted", anchor="middle"))
+        body.append(text_at(width / 2, height / 2, "not measured", 16, "c-muted", anchor="middle"))
     each = (width - 40 - 16) / max(1, len(panels))
     for i, panel in enumerate(panels):
         left = 28 + i * each
         area = _Area(left=left, top=top, right=left + each - 18, bottom=height - 46)
-        body.append(_text(left, top + 14, _shorten(panel.title, each - 20, 15, bold=True), 15, "c-ink", bold=True))
+        body.append(text_at(left, top + 14, shorten(panel.title, each - 20, 15, bold=True), 15, "c-ink", bold=True))
         body.extend(_curves(panel, _Area(left=left, top=top + 26, right=area.right, bottom=area.bottom), size=13.5))
     said = ". ".join(f"{p.title}: " + "; ".join(_said(c, p.stages) for c in p.curves) for p in panels)
-    return _svg(body, width, height, key="picture", title=title, description=said or "not measured", alone=True)
+    return svg(body, width, height, key="picture", title=title, description=said or "not measured", alone=True)
 
 
 _LABEL_GAP = 17.0
@@ -317,7 +209,7 @@ def _curves(panel: Panel, area: _Area, *, size: float) -> list[str]:
     measured = [c for c in curves if any(v is not None for v in c.values)]
     if not measured or len(stages) < 1:
         middle_x, middle_y = (area.left + area.right) / 2, (area.top + area.bottom) / 2
-        return [_text(middle_x, middle_y, "not measured", size, "c-muted", anchor="middle")]
+        return [text_at(middle_x, middle_y, "not measured", size, "c-muted", anchor="middle")]
     tick = size - 1
     labels = [f" {percent(v)}" if (v := c.values[-1]) is not None else ": not measured" for c in curves]
     widest = max(text_width(c.name + label, size, bold=True) for c, label in zip(curves, labels, strict=True))
@@ -341,23 +233,23 @@ def _curves(panel: Panel, area: _Area, *, size: float) -> list[str]:
 
     body: list[str] = []
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        body.append(_line(plot.left, y(share), plot.right, y(share), "c-grid" if share else "c-axis"))
-        body.append(_text(plot.left - 8, y(share) + 4, percent(share), tick, "c-muted", anchor="end"))
+        body.append(line(plot.left, y(share), plot.right, y(share), "c-grid" if share else "c-axis"))
+        body.append(text_at(plot.left - 8, y(share) + 4, percent(share), tick, "c-muted", anchor="end"))
     allowed = (2 * step if staggered else step) - 6
     for stage, name in enumerate(stages):
-        shown = _shorten(name, min(allowed, 2 * (area.right - x(stage)), 2 * (x(stage) - area.left)), tick)
+        shown = shorten(name, min(allowed, 2 * (area.right - x(stage)), 2 * (x(stage) - area.left)), tick)
         below = plot.bottom + 18 + (15 if staggered and stage % 2 else 0)
-        body.append(_line(x(stage), plot.bottom, x(stage), plot.bottom + 4, "c-axis"))
-        body.append(_text(x(stage), below, shown, tick, "c-muted", anchor="middle", title=name))
+        body.append(line(x(stage), plot.bottom, x(stage), plot.bottom + 4, "c-axis"))
+        body.append(text_at(x(stage), below, shown, tick, "c-muted", anchor="middle", title=name))
     middle = (plot.left + plot.right) / 2
-    body.append(_text(middle, area.bottom - 4, "domain learnt last", tick - 1, "c-muted", anchor="middle"))
+    body.append(text_at(middle, area.bottom - 4, "domain learnt last", tick - 1, "c-muted", anchor="middle"))
     ends: list[tuple[float, float] | None] = []
     for i, curve in enumerate(curves):
         points = [None if v is None else (x(s), y(v)) for s, v in enumerate(curve.values)]
         before = [p if s <= curve.learnt else None for s, p in enumerate(points)]
         since = [p if s >= curve.learnt else None for s, p in enumerate(points)]
-        body.extend(_polyline(run, f"c-before c-l{i % SERIES}") for run in _runs(before) if len(run) > 1)
-        body.extend(_polyline(run, f"c-line c-l{i % SERIES}") for run in _runs(since) if len(run) > 1)
+        body.extend(polyline(run, f"c-before c-l{i % SERIES}") for run in _runs(before) if len(run) > 1)
+        body.extend(polyline(run, f"c-line c-l{i % SERIES}") for run in _runs(since) if len(run) > 1)
         ends.append(next((p for p in reversed(points) if p is not None), None))
     for i, curve in enumerate(curves):
         for stage, value in enumerate(curve.values):
@@ -373,10 +265,10 @@ def _curves(panel: Panel, area: _Area, *, size: float) -> list[str]:
     for i, (curve, label, end, place) in enumerate(zip(curves, labels, ends, places, strict=True)):
         label_x = plot.right + 18
         if end is not None:
-            body.append(_line(end[0] + 6, end[1], label_x - 4, place, f"c-lead c-l{i % SERIES}"))
-        name = _shorten(curve.name, area.right - label_x - text_width(label, size, bold=True), size, bold=True)
+            body.append(line(end[0] + 6, end[1], label_x - 4, place, f"c-lead c-l{i % SERIES}"))
+        name = shorten(curve.name, area.right - label_x - text_width(label, size, bold=True), size, bold=True)
         whole = curve.name + label
-        body.append(_text(label_x, place + 4.5, name + label, size, f"c-f{i % SERIES}", bold=True, title=whole))
+        body.append(text_at(label_x, place + 4.5, name + label, size, f"c-f{i % SERIES}", bold=True, title=whole))
     return body
 
 
@@ -456,52 +348,6 @@ def _thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[
     return [*kept, points[-1]]
 
 
-def _shorten(text: str, room: float, size: float, *, bold: bool = False) -> str:
-    if text_width(text, size, bold=bold) <= room:
-        return text
-    while text and text_width(text + "…", size, bold=bold) > room:
-        text = text[:-1]
-    return text.rstrip() + "…" if text else ""
-
-
-def _n(value: float) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".") or "0"
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    size: float,
-    classes: str,
-    *,
-    anchor: str = "start",
-    bold: bool = False,
-    title: str | None = None,
-) -> str:
-    if not text:
-        return ""
-    weight = ' font-weight="600"' if bold else ""
-    tip = f"<title>{escape(title)}</title>" if title is not None and title != text else ""
-    return (
-        f'<text class="{classes}" x="{_n(x)}" y="{_n(y)}" font-size="{_n(size)}" text-anchor="{anchor}"{weight}>'
-        f"{tip}{escape(text)}</text>"
-    )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, classes: str) -> str:
-    return f'<line class="{classes}" x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}"/>'
-
-
-def _rect(x: float, y: float, width: float, height: float, classes: str, title: str) -> str:
-    size = f'width="{_n(width)}" height="{_n(height)}"'
-    return f'<rect class="{classes}" x="{_n(x)}" y="{_n(y)}" {size}><title>{escape(title)}</title></rect>'
-
-
-def _polyline(points: Sequence[tuple[float, float]], classes: str) -> str:
-    return f'<polyline class="{classes}" points="{" ".join(f"{_n(x)},{_n(y)}" for x, y in points)}"/>'
-
-
 def _mark(index: int, x: float, y: float, r: float, classes: str, tip: str) -> str:
     """A disc, square, triangle or diamond, by index: a second sign beside the colour."""
     shapes = {
@@ -511,17 +357,6 @@ def _mark(index: int, x: float, y: float, r: float, classes: str, tip: str) -> s
     }
     title, classes = f"<title>{escape(tip)}</title>", f"{classes}{index % SERIES}"
     if (corners := shapes.get(index % 4)) is None:
-        return f'<circle class="{classes}" cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}">{title}</circle>'
-    points = " ".join(f"{_n(x + r * dx)},{_n(y + r * dy)}" for dx, dy in corners)
+        return f'<circle class="{classes}" cx="{rounded(x)}" cy="{rounded(y)}" r="{rounded(r)}">{title}</circle>'
+    points = " ".join(f"{rounded(x + r * dx)},{rounded(y + r * dy)}" for dx, dy in corners)
     return f'<polygon class="{classes}" points="{points}">{title}</polygon>'
-
-
-def _svg(
-    body: Sequence[str], width: float, height: float, *, key: str, title: str, description: str, alone: bool = False
-) -> str:
-    size = f' width="{_n(width)}" height="{_n(height)}"' if alone else ""
-    return (
-        f'<svg xmlns="{_XMLNS}" viewBox="0 0 {_n(width)} {_n(height)}"{size} role="img" '
-        f'aria-labelledby="{key}-t {key}-d"><title id="{key}-t">{escape(title)}</title>'
-        f'<desc id="{key}-d">{escape(description)}</desc>{"".join(body)}</svg>'
-    )

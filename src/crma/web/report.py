@@ -1,36 +1,39 @@
 """The demo's page: one HTML file made from one result, with nothing to fetch and nothing to run.
 
-Every number on it is read or computed from the result; what the result lacks is shown as "not measured". A content
-security policy of 'none' stands in the page itself, so a browser refuses any request that could slip in with a text.
+Every number on it is read or computed from the result; what the result lacks is shown as "not measured".
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from crma.web.charts import (
-    DARK,
-    LIGHT,
-    Band,
-    Curve,
-    Panel,
-    Trace,
-    chart_style,
-    escape,
-    forgetting_chart,
-    percent,
-    picture,
-    steps_chart,
+from crma.web.charts import Band, Curve, Panel, Trace, forgetting_chart, picture, steps_chart
+from crma.web.page import (
+    MISSING,
+    Section,
+    Tile,
+    cell,
+    count_cell,
+    count_of,
+    decimal,
+    duration,
+    joined,
+    mapping_of,
+    number_of,
+    render_page,
+    sequence_of,
+    string_of,
+    table_of,
+    words_cell,
 )
+from crma.web.svg import escape, percent
 
 __all__ = ["render_picture", "render_report", "summary"]
 
-MISSING = '<span class="missing">not measured</span>'
 CRMA = "crma"
 PAPER = "https://arxiv.org/abs/2606.00382"
 _SHOWN_TEXT = 1200  # characters of an answer; the whole stands in the embedded JSON
@@ -103,28 +106,18 @@ def render_report(result: Mapping[str, Any]) -> str:
         ("data", "The numbers themselves", _data(run)),
     ]
     headline, detail = summary(result)
-    links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in sections)
-    main = "".join(
-        f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{title}</h2>{body}</section>'
-        for key, title, body in sections
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
-        "img-src data:; base-uri 'none'; form-action 'none'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
-        f'<meta name="description" content="{escape(headline)}">\n'
-        f'<link rel="icon" href="data:,">\n<title>{escape(run.title)}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n"
-        '<a class="skip" href="#curves">Skip to the results</a>\n'
-        f'<header><p class="eyebrow">{escape(run.title)}</p><h1>{escape(headline)}</h1>'
-        f'<p class="lead">{escape(detail)}</p>{_tiles(run)}'
-        f'<nav aria-label="On this page"><ol>{links}</ol></nav></header>\n<main>{main}</main>\n'
-        "<footer><p>An independent implementation, from the public description, of the Constrained Residual Mixing "
+    return render_page(
+        title=run.title,
+        eyebrow=run.title,
+        headline=headline,
+        detail=detail,
+        tiles=_tiles(run),
+        sections=[Section(key=key, title=title, body=body) for key, title, body in sections],
+        footer="An independent implementation, from the public description, of the Constrained Residual Mixing "
         f'Adapter (<a href="{PAPER}" rel="noreferrer">arXiv 2606.00382</a>). '
-        "One run on invented facts; it shows what happens, it does not prove how often.</p></footer>\n"
-        f'<script type="application/json" id="result">{_embedded(result)}</script>\n</body>\n</html>\n'
+        "One run on invented facts; it shows what happens, it does not prove how often.",
+        result=result,
+        style=_STYLE,
     )
 
 
@@ -137,11 +130,11 @@ def render_picture(result: Mapping[str, Any]) -> str:
             final = percent(method.final) if method.final is not None else "not measured in the end"
             panels.append(replace(run.panel(method), title=f"{method.short}: {final}"))
     asked = f"{run.questions} unseen paraphrases a domain" if run.questions is not None else "unseen paraphrases"
-    facts = [f"base {run.base}" if run.base else None, _duration(_number(run.raw.get("seconds")))]
-    made = (_string(run.raw.get("made")) or "").split("T")[0]
+    facts = [f"base {run.base}" if run.base else None, duration(number_of(run.raw.get("seconds")))]
+    made = (string_of(run.raw.get("made")) or "").split("T")[0]
     return picture(
         panels,
-        title=f"What is left after learning {_count(len(run.domains), 'domain')}, one after another",
+        title=f"What is left after learning {count_of(len(run.domains), 'domain')}, one after another",
         subtitle=f"Share answered exactly, {asked}; beside each method its mean in the end",
         footer=" · ".join(f for f in [*facts, made and f"made {made}", "one run"] if f),
     )
@@ -155,13 +148,13 @@ def summary(result: Mapping[str, Any]) -> tuple[str, str]:
     """
     run = _read(result)
     crma, rival = run.crma, run.rival
-    learnt = f"After learning {_and(run.domains)} one after another" if run.domains else "At the end"
+    learnt = f"After learning {joined(run.domains)} one after another" if run.domains else "At the end"
     asked = "of unseen paraphrases exactly"
     if crma is None or crma.final is None:
         known = [m for m in run.methods if m.final is not None]
         if not known:
             return f"{learnt}, no answers were measured.", "Nothing can be said about forgetting from this run."
-        told = _and([f"{m.short} answers {percent(m.final or 0.0)}" for m in known])
+        told = joined([f"{m.short} answers {percent(m.final or 0.0)}" for m in known])
         return f"{learnt}, {told} {asked}; CRMA was not measured.", _lost(run)
     own = percent(crma.final)
     if rival is None or rival.final is None:
@@ -176,7 +169,7 @@ def summary(result: Mapping[str, Any]) -> tuple[str, str]:
         return f"{said}, fewer than the {other} of {rival.short}.", _lost(run)
     if own == other:
         return f"{said}, a tie with {rival.short}.", _lost(run)
-    few = f" ({_count(total, 'question')})" if total is not None else ""
+    few = f" ({count_of(total, 'question')})" if total is not None else ""
     return f"{said}: too close to call against the {other} of {rival.short}{few}.", _lost(run)
 
 
@@ -185,7 +178,7 @@ def _lost(run: _Run) -> str:
     for method in run.methods:
         if method.lost is None:
             continue
-        points = _plain(abs(100 * method.lost), 1)
+        points = decimal(abs(100 * method.lost), 1)
         if points == "0":
             change = "none"
         elif method.lost > 0:
@@ -201,43 +194,44 @@ def _lost(run: _Run) -> str:
 # --- sections --------------------------------------------------------------------------------------------------------
 
 
-def _tiles(run: _Run) -> str:
-    routing = _mapping(run.raw.get("routing"))
-    certificate = _mapping(run.raw.get("certificate"))
+def _tiles(run: _Run) -> list[Tile]:
+    routing = mapping_of(run.raw.get("routing"))
+    certificate = mapping_of(run.raw.get("certificate"))
     tiles = [
-        (f"Exact at the end, {m.short}", percent(m.final) if m.final is not None else None, "mean over the domains")
+        Tile(
+            name=f"Exact at the end, {m.short}",
+            value=percent(m.final) if m.final is not None else None,
+            note="mean over the domains",
+        )
         for m in run.methods
     ]
-    asked = _number(routing.get("questions"))
-    strange = _number(routing.get("strangers"))
+    asked = number_of(routing.get("questions"))
+    strange = number_of(routing.get("strangers"))
     tiles.append(
-        (
-            "Routed to the right domain",
-            _share(routing.get("accuracy")),
-            f"of {_count(asked, 'question')}" if asked is not None else "of the questions asked",
+        Tile(
+            name="Routed to the right domain",
+            value=_share(routing.get("accuracy")),
+            note=f"of {count_of(asked, 'question')}" if asked is not None else "of the questions asked",
         )
     )
     tiles.append(
-        (
-            "Strangers left to the base",
-            _share(routing.get("strangers_to_base")),
-            f"of {_count(strange, 'question')} of no domain" if strange is not None else "questions of no domain",
+        Tile(
+            name="Strangers left to the base",
+            value=_share(routing.get("strangers_to_base")),
+            note=f"of {count_of(strange, 'question')} of no domain"
+            if strange is not None
+            else "questions of no domain",
         )
     )
     holds = certificate.get("holds")
-    tiles.append(("Certificate", _holds(holds) if isinstance(holds, bool) else None, "the backbone's norm bound"))
-    cells = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value) if value is not None else MISSING}"
-        f"<small>{escape(note)}</small></dd></div>"
-        for name, value, note in tiles
-    )
-    return f'<dl class="tiles">{cells}</dl>'
+    held = _holds(holds) if isinstance(holds, bool) else None
+    return [*tiles, Tile(name="Certificate", value=held, note="the backbone's norm bound")]
 
 
 def _curves(run: _Run) -> str:
     if not run.methods or not run.domains:
         return f"<p>{MISSING}</p>"
-    asked = _count(run.questions, "question") if run.questions is not None else "questions"
+    asked = count_of(run.questions, "question") if run.questions is not None else "questions"
     intro = (
         "<p>Each domain is taught once, then the next, and no earlier row is seen again. After every lesson "
         f"every domain is asked {escape(asked)} about its facts, in words never trained on. A solid line that "
@@ -256,14 +250,12 @@ def _exact_table(run: _Run, method: _Method) -> str:
     rows = []
     for t, stage in enumerate(run.stages):
         cells = [
-            _cell(percent(v), classes="" if i < t else "early", bar=v)
-            if (v := method.exact[t][i]) is not None
-            else None
+            cell(percent(v), classes="" if i < t else "early", bar=v) if (v := method.exact[t][i]) is not None else None
             for i in range(len(run.domains))
         ]
         rows.append(("untouched base" if t == 0 else f"after {escape(stage)}", cells))
     caption = f"Share answered exactly, {method.short}"
-    return _table(caption, ["asked", *run.domains], rows)
+    return table_of(caption, ["asked", *run.domains], rows)
 
 
 def _drift(run: _Run) -> str:
@@ -281,7 +273,7 @@ def _drift(run: _Run) -> str:
         cells: list[str | None] = []
         for method in run.methods:
             cells += [
-                _cell(_plain(v, 3)) if v is not None else None for v in (method.loss[i + 1][i], method.loss[-1][i])
+                cell(decimal(v, 3)) if v is not None else None for v in (method.loss[i + 1][i], method.loss[-1][i])
             ]
             cells.append(_drift_cell(method.drift[i]))
         rows.append((escape(name), cells))
@@ -290,7 +282,7 @@ def _drift(run: _Run) -> str:
         means += ["<td></td>", "<td></td>", _drift_cell(_mean(method.drift[:-1], whole=True))]
     if len(run.domains) > 1:
         rows.append(("mean, without the last", means))
-    return intro + _table("Loss in nats a token, and drift in per cent", head, rows, groups=groups)
+    return intro + table_of("Loss in nats a token, and drift in per cent", head, rows, groups=groups)
 
 
 def _drift_cell(value: float | None) -> str | None:
@@ -298,17 +290,17 @@ def _drift_cell(value: float | None) -> str | None:
         return None
     text = _signed(value) + " %"
     if text == "0 %":
-        return _cell(text)
-    return _cell(f"{text} {'▲ worse' if value > 0 else '▼ better'}", classes="bad" if value > 0 else "good")
+        return cell(text)
+    return cell(f"{text} {'▲ worse' if value > 0 else '▼ better'}", classes="bad" if value > 0 else "good")
 
 
 def _answers(run: _Run) -> str:
-    samples = [_mapping(s) for s in _sequence(run.raw.get("samples"))]
+    samples = [mapping_of(s) for s in sequence_of(run.raw.get("samples"))]
     if not samples:
         return f"<p>{MISSING}</p>"
     counted = []
     for key, label in [("before", "the untouched base"), *((m.key, m.short) for m in run.methods)]:
-        grades = [g for s in samples if isinstance(g := _mapping(s.get("correct")).get(key), bool)]
+        grades = [g for s in samples if isinstance(g := mapping_of(s.get("correct")).get(key), bool)]
         if grades:
             counted.append(f"{label} {sum(grades)} of {len(grades)}")
     intro = f"<p>Right among the questions shown here: {escape('; '.join(counted))}.</p>" if counted else ""
@@ -316,13 +308,13 @@ def _answers(run: _Run) -> str:
     first, rest = cards[:_SHOWN_SAMPLES], cards[_SHOWN_SAMPLES:]
     more = ""
     if rest:
-        label = _count(len(rest), "more question")
+        label = count_of(len(rest), "more question")
         more = f'<details><summary>{label}</summary><div class="grid cards">{"".join(rest)}</div></details>'
     return f'{intro}<div class="grid cards">{"".join(first)}</div>{more}'
 
 
 def _sample(run: _Run, sample: Mapping[str, Any]) -> str:
-    correct = _mapping(sample.get("correct"))
+    correct = mapping_of(sample.get("correct"))
     lines = []
     for key, label in [("before", "untouched base"), *((m.key, m.short) for m in run.methods)]:
         grade = correct.get(key)
@@ -333,7 +325,7 @@ def _sample(run: _Run, sample: Mapping[str, Any]) -> str:
         else:
             mark = '<span class="mark missing">not graded</span>'
         lines.append(f"<div><dt>{escape(label)} {mark}</dt><dd>{_quoted(sample.get(key))}</dd></div>")
-    domain = _string(sample.get("domain"))
+    domain = string_of(sample.get("domain"))
     if "route" not in sample:
         route = MISSING
     elif sample["route"] is None:
@@ -349,61 +341,61 @@ def _sample(run: _Run, sample: Mapping[str, Any]) -> str:
 
 
 def _routing(run: _Run) -> str:
-    routing = _mapping(run.raw.get("routing"))
-    asked, strange = _number(routing.get("questions")), _number(routing.get("strangers"))
+    routing = mapping_of(run.raw.get("routing"))
+    asked, strange = number_of(routing.get("questions")), number_of(routing.get("strangers"))
     rows = [
-        ("questions asked of the domains", [_count_cell(asked)]),
-        ("sent to the right domain", [_cell(v) if (v := _share(routing.get("accuracy"))) else None]),
-        ("questions of no domain", [_count_cell(strange)]),
-        ("left to the untouched base", [_cell(v) if (v := _share(routing.get("strangers_to_base"))) else None]),
+        ("questions asked of the domains", [count_cell(asked)]),
+        ("sent to the right domain", [cell(v) if (v := _share(routing.get("accuracy"))) else None]),
+        ("questions of no domain", [count_cell(strange)]),
+        ("left to the untouched base", [cell(v) if (v := _share(routing.get("strangers_to_base"))) else None]),
     ]
     intro = (
         "<p>Nobody tells CRMA which domain a question belongs to. A router picks the adapter, and a question it does "
         "not recognise goes to the base model untouched, so what the base could do before stays as it was.</p>"
     )
-    known = _table("The router, counted", ["", "measured"], rows)
-    strangers = [_mapping(s) for s in _sequence(run.raw.get("strangers"))]
+    known = table_of("The router, counted", ["", "measured"], rows)
+    strangers = [mapping_of(s) for s in sequence_of(run.raw.get("strangers"))]
     if not strangers:
         return f"{intro}{known}<h3>Strangers</h3><p>{MISSING}</p>"
     lines = []
     for stranger in strangers:
-        confidence, same = _number(stranger.get("confidence")), stranger.get("same_as_base")
+        confidence, same = number_of(stranger.get("confidence")), stranger.get("same_as_base")
         if "route" not in stranger:
             route = None
         elif stranger["route"] is None:
-            route = _cell("untouched base", classes="good")
+            route = cell("untouched base", classes="good")
         else:
-            route = _cell(f"{stranger['route']} (misrouted)", classes="bad")
+            route = cell(f"{stranger['route']} (misrouted)", classes="bad")
         lines.append(
             (
                 _quoted(stranger.get("question")),
                 [
                     route,
-                    _cell(_plain(confidence, 2)) if confidence is not None else None,
+                    cell(decimal(confidence, 2)) if confidence is not None else None,
                     f'<td class="words" dir="auto">{_quoted(stranger.get("answer"))}</td>',
-                    _cell("yes" if same else "no", classes="good" if same else "bad")
+                    cell("yes" if same else "no", classes="good" if same else "bad")
                     if isinstance(same, bool)
                     else None,
                 ],
             )
         )
     head = ["question", "routed to", "confidence of the nearest domain", "answer", "same as the base's answer"]
-    table = _table("Questions of no domain", head, lines, words=True)
+    table = table_of("Questions of no domain", head, lines, words=True)
     return f"{intro}{known}<h3>Strangers</h3>{table}"
 
 
 def _gradients(run: _Run) -> str:
-    steps = _mapping(run.raw.get("steps"))
+    steps = mapping_of(run.raw.get("steps"))
     tables, figures = [], []
     for index, method in sorted(enumerate(run.methods), key=lambda m: m[1].key != CRMA):
-        lines = [_mapping(line) for line in _sequence(steps.get(method.key))]
+        lines = [mapping_of(line) for line in sequence_of(steps.get(method.key))]
         if not lines:
             continue
         bands = _bands(lines)
         sides = [Trace(name=side, values=_column(lines, f"grad_{side}")) for side in ("adapter", "backbone")]
         sides = [side for side in sides if any(v is not None for v in side.values)]
         if sides:
-            title = f"Gradient norm, {_and([side.name for side in sides])}, {method.short}"
+            title = f"Gradient norm, {joined([side.name for side in sides])}, {method.short}"
             unit = "gradient norm, logarithmic"
             chart = steps_chart(sides, bands, key=f"gradient-{index}", title=title, unit=unit, log=True)
             figures.append(f"<figure><figcaption>{escape(title)}</figcaption>{chart}</figure>")
@@ -433,11 +425,11 @@ def _phases(method: _Method, lines: Sequence[Mapping[str, Any]]) -> str:
         ]
         loss, adapter, backbone, speed = numbers
         cells: list[str | None] = [
-            _cell(phase) if phase else None,
-            _cell(str(len(part))),
-            _cell(f"{_plain(loss[0], 3)} → {_plain(loss[-1], 3)}") if loss else None,
-            *(_cell(f"{median(v):.3g}") if v else None for v in (adapter, backbone)),
-            _cell(f"{median(speed):.0f}") if speed else None,
+            cell(phase) if phase else None,
+            cell(str(len(part))),
+            cell(f"{decimal(loss[0], 3)} → {decimal(loss[-1], 3)}") if loss else None,
+            *(cell(f"{median(v):.3g}") if v else None for v in (adapter, backbone)),
+            cell(f"{median(speed):.0f}") if speed else None,
         ]
         rows.append((escape(domain) if domain else MISSING, cells))
     head = [
@@ -449,11 +441,11 @@ def _phases(method: _Method, lines: Sequence[Mapping[str, Any]]) -> str:
         "median backbone gradient",
         "median tokens/s",
     ]
-    return _table(f"The lessons of {method.short}, phase by phase", head, rows)
+    return table_of(f"The lessons of {method.short}, phase by phase", head, rows)
 
 
 def _certificate(run: _Run) -> str:
-    certificate = _mapping(run.raw.get("certificate"))
+    certificate = mapping_of(run.raw.get("certificate"))
     holds = certificate.get("holds")
     if holds is True:
         verdict = '<p class="verdict good">✓ The bound holds at every site checked.</p>'
@@ -461,11 +453,11 @@ def _certificate(run: _Run) -> str:
         verdict = '<p class="verdict bad">✗ The bound does not hold. Nothing on this page that rests on it counts.</p>'
     else:
         verdict = f'<p class="verdict">The certificate: {MISSING}</p>'
-    bound, worst = _number(certificate.get("norm_bound")), _number(certificate.get("worst_operator_norm"))
+    bound, worst = number_of(certificate.get("norm_bound")), number_of(certificate.get("worst_operator_norm"))
     rows = [
-        ("‖M‖₂ is at most (float64, no SVD)", [_cell(f"{bound:.10g}") if bound is not None else None]),
-        ("largest ‖B K A‖₂ found", [_cell(f"{worst:.6g}", bar=worst) if worst is not None else None]),
-        ("sites checked", [_count_cell(_number(certificate.get("sites")))]),
+        ("‖M‖₂ is at most (float64, no SVD)", [cell(f"{bound:.10g}") if bound is not None else None]),
+        ("largest ‖B K A‖₂ found", [cell(f"{worst:.6g}", bar=worst) if worst is not None else None]),
+        ("sites checked", [count_cell(number_of(certificate.get("sites")))]),
     ]
     intro = (
         "<p>The shared backbone mixes directions with a doubly stochastic matrix M, so by Birkhoff’s theorem ‖M‖₂ ≤ 1, "
@@ -473,24 +465,24 @@ def _certificate(run: _Run) -> str:
         "backbone’s own transformation B K A never lengthens a vector. The bound limits how strong the backbone can "
         "be; it does not by itself stop it from moving, which is why drift is measured above.</p>"
     )
-    snapshots = [_mapping(s) for s in _sequence(run.raw.get("snapshots"))]
+    snapshots = [mapping_of(s) for s in sequence_of(run.raw.get("snapshots"))]
     lines = []
     for snapshot in snapshots:
-        share, distance = _number(snapshot.get("share")), _number(snapshot.get("distance"))
-        domain = _string(snapshot.get("domain"))
+        share, distance = number_of(snapshot.get("share")), number_of(snapshot.get("distance"))
+        domain = string_of(snapshot.get("domain"))
         lines.append(
             (
-                escape(name) if (name := _string(snapshot.get("id"))) else MISSING,
+                escape(name) if (name := string_of(snapshot.get("id"))) else MISSING,
                 [
                     f'<td class="words">{escape(domain)}</td>' if domain else None,
-                    _cell(percent(share), bar=share) if share is not None else None,
-                    _cell(f"{distance:.4g}") if distance is not None else None,
+                    cell(percent(share), bar=share) if share is not None else None,
+                    cell(f"{distance:.4g}") if distance is not None else None,
                 ],
             )
         )
     head = ["snapshot", "learnt", "share of the proposed move kept", "distance moved, relative to ‖W‖₂"]
-    table = _table("Snapshots of the backbone", head, lines) if lines else f"<p>{MISSING}</p>"
-    checked = _table("The certificate, in numbers", ["", "value"], rows)
+    table = table_of("Snapshots of the backbone", head, lines) if lines else f"<p>{MISSING}</p>"
+    checked = table_of("The certificate, in numbers", ["", "value"], rows)
     moved = (
         "<p>After each lesson the backbone moves by the largest share of its proposed move that makes no earlier "
         "domain worse on its validation questions.</p>"
@@ -501,25 +493,25 @@ def _certificate(run: _Run) -> str:
 def _made(run: _Run) -> str:
     rows: list[tuple[str, list[str | None]]] = []
     for method in run.methods:
-        exact = _cell(percent(method.final), bar=method.final) if method.final is not None else None
-        seconds = _cell(text) if (text := _duration(method.seconds)) else None
-        rows.append((escape(method.label), [_count_cell(method.trained), seconds, exact]))
-    methods = _table("The methods", ["method", "numbers trained", "time", "exact at the end"], rows) if rows else ""
+        exact = cell(percent(method.final), bar=method.final) if method.final is not None else None
+        seconds = cell(text) if (text := duration(method.seconds)) else None
+        rows.append((escape(method.label), [count_cell(method.trained), seconds, exact]))
+    methods = table_of("The methods", ["method", "numbers trained", "time", "exact at the end"], rows) if rows else ""
     known = [
         ("base model", run.base),
-        ("made", _string(run.raw.get("made"))),
-        ("time in all", _duration(_number(run.raw.get("seconds")))),
+        ("made", string_of(run.raw.get("made"))),
+        ("time in all", duration(number_of(run.raw.get("seconds")))),
         ("domains, in order", ", ".join(run.domains) or None),
         ("questions a domain", str(run.questions) if run.questions is not None else None),
     ]
-    facts: list[tuple[str, list[str | None]]] = [(name, [_words_cell(value)]) for name, value in known]
+    facts: list[tuple[str, list[str | None]]] = [(name, [words_cell(value)]) for name, value in known]
     for section in ("machine", "config"):
-        found = _flat(_mapping(run.raw.get(section)))
-        facts += [(f"{section}: {escape(key)}", [_words_cell(value)]) for key, value in found]
-    notes = [n for n in _sequence(run.raw.get("notes")) if _string(n)]
+        found = _flat(mapping_of(run.raw.get(section)))
+        facts += [(f"{section}: {escape(key)}", [words_cell(value)]) for key, value in found]
+    notes = [n for n in sequence_of(run.raw.get("notes")) if string_of(n)]
     told = "".join(f'<li dir="auto">{escape(n)}</li>' for n in notes)
     remarks = f"<h3>What to know, and what did not work</h3><ul>{told}</ul>" if notes else ""
-    return methods + _table("The run", ["", "value"], facts, words=True) + remarks
+    return methods + table_of("The run", ["", "value"], facts, words=True) + remarks
 
 
 def _data(run: _Run) -> str:
@@ -531,54 +523,6 @@ def _data(run: _Run) -> str:
     )
 
 
-# --- pieces of HTML --------------------------------------------------------------------------------------------------
-
-
-def _table(
-    caption: str,
-    head: Sequence[str],
-    rows: Iterable[tuple[str, Sequence[str | None]]],
-    *,
-    groups: Sequence[tuple[str, int]] = (),
-    words: bool = False,
-) -> str:
-    """A table that scrolls by itself on a narrow screen.
-
-    rows: a row's name as HTML, then its cells as `<td>`s, None where not measured.
-    groups: a title over so many columns each, the first column apart.
-    """
-    over = "".join(f'<th scope="colgroup" colspan="{n}">{escape(title)}</th>' for title, n in groups)
-    top = f"<tr><td></td>{over}</tr>" if over else ""
-    top += "<tr>" + "".join(f'<th scope="col">{escape(h)}</th>' if h else "<td></td>" for h in head) + "</tr>"
-    body = "".join(
-        f'<tr><th scope="row" dir="auto">{name}</th>'
-        + "".join(cell if cell is not None else f"<td>{MISSING}</td>" for cell in cells)
-        + "</tr>"
-        for name, cells in rows
-    )
-    kind = ' class="words"' if words else ""
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table{kind}>'
-        f"<caption>{escape(caption)}</caption><thead>{top}</thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _cell(text: str, *, classes: str = "", bar: float | None = None) -> str:
-    """`bar`: a share to show as the length of a tint behind the number."""
-    names = " ".join(n for n in (classes, "bar" if bar is not None else "") if n)
-    style = f' style="--v:{100 * min(max(bar, 0.0), 1.0):.1f}%"' if bar is not None else ""
-    kind = f' class="{names}"' if names else ""
-    return f"<td{kind}{style}>{escape(text)}</td>"
-
-
-def _words_cell(value: str | None) -> str | None:
-    return f'<td class="words" dir="auto">{escape(value)}</td>' if value else None
-
-
-def _count_cell(value: float | None) -> str | None:
-    return _cell(f"{value:,.0f}") if value is not None else None
-
-
 def _quoted(value: object) -> str:
     if not isinstance(value, str):
         return MISSING
@@ -588,31 +532,16 @@ def _quoted(value: object) -> str:
     return f"<q>{escape(shown)}</q>"
 
 
-def _embedded(result: Mapping[str, Any]) -> str:
-    """JSON that no HTML parser can leave: '<', '>' and '&' are written as escapes, all else outside ASCII too."""
-    text = json.dumps(_finite(result), ensure_ascii=True, allow_nan=False, default=str, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: what is not finite was not measured."""
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 # --- reading the result ----------------------------------------------------------------------------------------------
 
 
 def _read(result: Mapping[str, Any]) -> _Run:
-    domains = tuple(str(d) for d in _sequence(result.get("domains")))
+    domains = tuple(str(d) for d in sequence_of(result.get("domains")))
     methods = []
-    for key, value in _mapping(result.get("methods")).items():
-        raw = _mapping(value)
-        label = _string(raw.get("label")) or str(key)
-        drift = [_number(v) for v in _sequence(raw.get("drift_pct"))]
+    for key, value in mapping_of(result.get("methods")).items():
+        raw = mapping_of(value)
+        label = string_of(raw.get("label")) or str(key)
+        drift = [number_of(v) for v in sequence_of(raw.get("drift_pct"))]
         methods.append(
             _Method(
                 key=str(key),
@@ -621,14 +550,14 @@ def _read(result: Mapping[str, Any]) -> _Run:
                 exact=_matrix(raw.get("exact"), len(domains)),
                 loss=_matrix(raw.get("loss"), len(domains)),
                 drift=tuple(drift[i] if i < len(drift) else None for i in range(len(domains))),
-                seconds=_number(raw.get("seconds")),
-                trained=_number(raw.get("trained_parameters")),
+                seconds=number_of(raw.get("seconds")),
+                trained=number_of(raw.get("trained_parameters")),
             )
         )
-    questions = _number(result.get("questions_per_domain"))
+    questions = number_of(result.get("questions_per_domain"))
     return _Run(
-        title=_string(result.get("title")) or "CRMA demo",
-        base=_string(result.get("base")),
+        title=string_of(result.get("title")) or "CRMA demo",
+        base=string_of(result.get("base")),
         domains=domains,
         questions=round(questions) if questions is not None else None,
         methods=tuple(methods),
@@ -638,29 +567,11 @@ def _read(result: Mapping[str, Any]) -> _Run:
 
 def _matrix(value: object, count: int) -> tuple[tuple[float | None, ...], ...]:
     """[1 + count][count], None where `value` has no number."""
-    rows = [_sequence(row) for row in _sequence(value)]
+    rows = [sequence_of(row) for row in sequence_of(value)]
     return tuple(
-        tuple(_number(rows[t][i]) if t < len(rows) and i < len(rows[t]) else None for i in range(count))
+        tuple(number_of(rows[t][i]) if t < len(rows) and i < len(rows[t]) else None for i in range(count))
         for t in range(count + 1)
     )
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _sequence(value: object) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else ()
-
-
-def _string(value: object) -> str | None:
-    return value if isinstance(value, str) and value.strip() else None
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return value
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str | None]]:
@@ -677,7 +588,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str | N
 
 
 def _column(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[float | None, ...]:
-    return tuple(_number(line.get(key)) for line in lines)
+    return tuple(number_of(line.get(key)) for line in lines)
 
 
 def _stretches(
@@ -686,7 +597,7 @@ def _stretches(
     """Neighbouring steps of one domain and one phase."""
     found: list[tuple[str | None, str | None, list[Mapping[str, Any]]]] = []
     for line in lines:
-        domain, phase = _string(line.get("domain")), _string(line.get("phase"))
+        domain, phase = string_of(line.get("domain")), string_of(line.get("phase"))
         if not found or found[-1][:2] != (domain, phase):
             found.append((domain, phase, []))
         found[-1][2].append(line)
@@ -741,18 +652,13 @@ def _wilson(share: float, count: int, z: float = 1.959964) -> tuple[float, float
     return (middle - half) / (1 + z * z / count), (middle + half) / (1 + z * z / count)
 
 
-def _plain(value: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
-    return text.rstrip("0").rstrip(".") if digits < 2 else text
-
-
 def _signed(value: float) -> str:
     text = f"{value:+.1f}".removesuffix(".0")
     return "0" if text in ("+0", "-0") else text.replace("-", "−")
 
 
 def _share(value: object) -> str | None:
-    number = _number(value)
+    number = number_of(value)
     return percent(number) if number is not None else None
 
 
@@ -760,85 +666,7 @@ def _holds(holds: bool) -> str:
     return "holds" if holds else "does not hold"
 
 
-def _duration(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    if seconds < 120:
-        return f"{_plain(seconds, 1)} s"
-    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
-
-
-def _count(count: float | None, noun: str) -> str:
-    return f"{count:,.0f} {noun}{'' if count == 1 else 's'}"
-
-
-def _and(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else ""
-
-
-def _variables(colours: Mapping[str, str]) -> str:
-    return "".join(f"--{name}:{colour};" for name, colour in colours.items())
-
-
-_SANS = 'system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif'
-_STYLE = (
-    f":root{{color-scheme:light dark;--sans:{_SANS};{_variables(LIGHT)}}}"
-    f"@media screen and (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}"
-    + chart_style()
-    + """
-*{box-sizing:border-box}
-html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
-body{margin:0;background:var(--page);color:var(--ink);font:17px/1.55 var(--sans)}
-svg text{font-family:var(--sans)}
-header,main,footer{max-width:1080px;margin:0 auto;padding:0 20px}
-header{padding-top:48px}
-.eyebrow{margin:0 0 12px;color:var(--accent);font-weight:600;font-size:15px}
-h1{margin:0;font-size:clamp(25px,4.4vw,40px);line-height:1.2;font-weight:650;letter-spacing:-.015em}
-h1,h2,.lead{text-wrap:pretty;overflow-wrap:break-word}
-.lead{margin:18px 0 0;max-width:72ch;color:var(--muted);font-size:clamp(16px,2.2vw,19px)}
-h2{margin:0 0 10px;font-size:26px;line-height:1.25;letter-spacing:-.01em}
-h3{margin:28px 0 8px;font-size:18px;line-height:1.4}
-section{margin:64px 0 0;scroll-margin-top:16px}
-section>p{max-width:72ch}
-p,li,dd,h3,figcaption{overflow-wrap:anywhere}
-a{color:var(--accent)}
-a:focus-visible,summary:focus-visible,.scroll:focus-visible{outline:3px solid var(--accent);outline-offset:2px}
-code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
-code{background:var(--shade);padding:2px 5px;border-radius:4px}
-.skip{position:absolute;left:-9999px}
-.skip:focus{left:12px;top:12px;background:var(--card);padding:8px 12px;border-radius:6px}
-.missing{color:var(--muted);font-style:italic;font-weight:400}
-.good{color:var(--good)}
-.bad{color:var(--bad)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,168px),1fr));gap:12px;margin:34px 0 0}
-.tiles>div,figure,.card,.scroll{background:var(--card);border:1px solid var(--grid);border-radius:12px}
-.tiles>div{padding:14px 16px;display:flex;flex-direction:column;justify-content:space-between;min-width:0}
-.tiles dt{color:var(--muted);font-size:14px;line-height:1.35}
-.tiles dd{margin:8px 0 0;font-size:27px;font-weight:650;line-height:1.2;font-variant-numeric:tabular-nums}
-.tiles dd .missing{font-size:17px}
-.tiles small{display:block;margin-top:3px;color:var(--muted);font-size:13px;font-weight:400;line-height:1.35}
-nav ol{list-style:none;display:flex;flex-wrap:wrap;gap:4px 18px;padding:0;margin:26px 0 0;font-size:15px}
-nav a{display:inline-block;padding:4px 0}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:18px;margin-top:18px}
-.cards{grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr))}
-figure,.card{margin:0;padding:18px;min-width:0}
-figcaption{font-weight:600;line-height:1.4;margin-bottom:10px}
-figure svg{display:block;width:100%;max-width:500px;height:auto;margin:0 auto}
-figure .scroll{margin:12px 0 0;border:0;border-top:1px solid var(--grid);border-radius:0}
-.scroll{overflow-x:auto;margin:18px 0 0}
-table{border-collapse:collapse;width:100%;font-size:15px;line-height:1.4;font-variant-numeric:tabular-nums}
-caption{text-align:start;padding:12px 14px 6px;color:var(--muted);font-size:14px}
-th,td{padding:8px 14px;text-align:end;border-top:1px solid var(--grid);vertical-align:top}
-thead th,thead td{border-top:0;color:var(--muted);font-weight:600;font-size:13.5px;vertical-align:bottom}
-th[scope=colgroup]{text-align:center;color:var(--ink);border-inline-start:1px solid var(--grid)}
-th:first-child{text-align:start}
-tbody th{font-weight:500}
-td.words,table.words td{text-align:start;overflow-wrap:anywhere}
-table.words thead th{text-align:start}
-table.words th,td.words{min-width:8.5em}
-td.bar{background:linear-gradient(to right,var(--shade) var(--v),transparent var(--v))}
-td.early{color:var(--muted)}
-.tag{margin:0 0 6px;color:var(--accent);font-weight:600;font-size:14px}
+_STYLE = """.tag{margin:0 0 6px;color:var(--accent);font-weight:600;font-size:14px}
 .card h3{margin:0;font-size:17px;font-weight:600}
 .expected{margin:8px 0 0;font-size:15px;color:var(--muted)}
 .expected strong{color:var(--ink);font-weight:600}
@@ -850,32 +678,4 @@ td.early{color:var(--muted)}
 .routed{margin:12px 0 0;padding-top:10px;border-top:1px solid var(--grid);font-size:14px;color:var(--muted)}
 q{quotes:none}
 .verdict{font-size:19px;font-weight:600}
-details{margin-top:18px}
-summary{cursor:pointer;font-weight:600;color:var(--accent)}
-footer{margin-top:72px;padding-bottom:48px;color:var(--muted);font-size:14.5px}
-footer p{border-top:1px solid var(--grid);padding-top:18px}
-@media (max-width:520px){
-body{font-size:16px}
-header{padding-top:30px}
-section{margin-top:48px}
-header,main,footer{padding-inline:14px}
-.card{padding:14px}
-figure{padding:12px 10px}
-th,td{padding:7px 10px}
-.tiles{grid-template-columns:1fr 1fr}
-}
-@media print{
-@page{margin:16mm}
-body{background:none;font-size:10.5pt}
-header,main,footer{max-width:none;padding:0}
-nav,.skip{display:none}
-section{margin-top:26pt}
-h2,h3,figcaption,caption{break-after:avoid}
-figure,.card,tr,.tiles>div{break-inside:avoid}
-.scroll{overflow:visible}
-.grid{grid-template-columns:1fr 1fr}
-details::details-content{content-visibility:visible;block-size:auto}
-.c-shade,td.bar{print-color-adjust:exact;-webkit-print-color-adjust:exact}
-}
 """
-)

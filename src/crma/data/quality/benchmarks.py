@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from crma.data.quality.row import Hit, Row, RowCheck, word_hashes
-from crma.data.sources import files_of, read_records
+from crma.data.sources import read_records
+from crma.errors import DataError
 
 __all__ = ["BenchmarkCheck"]
 
 WORDS = 8  # of a phrase: PaLM's and GPT-3's audits took 8 and 13; half of the questions here have under 20 words
 SHARE = 0.8  # of a question's phrases that a row has to hold
+_ENDINGS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet"})
 _FILTER_BITS = 24
 _BASE = np.uint64(0x100000001B3)
 
@@ -31,7 +33,10 @@ class BenchmarkCheck(RowCheck):
         self._names: list[str] = []
         hashes: list[np.ndarray] = []
         totals, names = array("I"), array("H")
-        for file in sorted(files_of(folder)):
+        if not folder.is_dir():
+            raise DataError("there is no such folder of benchmarks", where=folder, next_step="check --benchmarks")
+        files = (path for path in folder.rglob("*") if path.suffix in _ENDINGS and path.is_file())
+        for file in sorted(path for path in files if "train" not in path.stem.lower()):  # what may be trained on
             self._names.append(file.parent.name if file.parent != folder else file.stem)
             for text in _texts(file):
                 phrases = np.unique(_phrases(np.array(word_hashes(text), np.uint64)))

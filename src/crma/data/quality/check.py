@@ -203,7 +203,7 @@ def _sources(paths: Sequence[Path], held_out: Sequence[Path]) -> list[_Source]:
     """Held-out files first: rows of the others are told when they are among theirs."""
     files: list[tuple[Path, str, bool]] = []
     for path, apart in [*((p, False) for p in paths), *((p, True) for p in held_out)]:
-        for file in files_of(path):
+        for file in files_of(path, held_out=True):
             files.append((file, file.name if path.is_file() else str(file.relative_to(path)), apart))
     seen: set[Path] = set()
     for file, _, _ in files:

@@ -69,7 +69,7 @@ class Hits:
                         severity=severities.get(check, CHECKS[check].severity),
                         count=len(here),
                         lines=tuple(int(line) for line in lines[here]),
-                        file=names[source],
+                        file=names[int(source)],
                         examples=tuple(self._examples[check, int(source)]),
                     )
                 )

@@ -6,6 +6,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,9 +149,6 @@ class LanguageCheck(RowCheck):
     CHARACTERS = 300  # of an answer, or else of the whole row, are looked at: 0.1 ms a row instead of 2
 
     def __init__(self, confidence: float = 0.99) -> None:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-        self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
         self._confidence = confidence
         self._languages: list[str] = []
         self._ids: dict[str, int] = {}
@@ -172,7 +170,7 @@ class LanguageCheck(RowCheck):
         if piece.isascii() and " the " in piece and sum(map(piece.count, _ENGLISH)) >= 4:
             language = "en"  # four rows of five in English data, at a fiftieth of the time
         else:
-            language, probability = self._identifier.classify(piece)
+            language, probability = _identifier().classify(piece)
             if probability < self._confidence:
                 return -1
         return self._ids.setdefault(language, len(self._ids))
@@ -212,6 +210,14 @@ class FormulaCheck(RowCheck):
                     if _FORMULA.match(text) and not text.lstrip().startswith(("- ", "+ ")):
                         yield Hit(row.number, "formula", at=at)
                         break
+
+
+@cache
+def _identifier() -> Any:
+    """Half a second to load, so only where a row is not plainly English."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def histogram(values: np.ndarray, bins: int = 24) -> dict[str, Any]:
