@@ -119,7 +119,7 @@ class OverlapCheck(Sampled):
         if router is None or not asked:
             return
         features = self._served.features([prompt for _, prompt in asked])
-        sound: np.ndarray = np.isfinite(features).all(axis=1)
+        sound = np.atleast_1d(np.isfinite(features).all(axis=1))
         routes = router.route(features[sound])
         taken = Counter(route.domain for route in routes if route.domain is not None)
         self._shares = {domain: count / len(routes) for domain, count in taken.most_common()}

@@ -26,7 +26,7 @@ _ENTITY = re.compile(
     r"&(?:amp|lt|gt|quot|apos|nbsp|ndash|mdash|[lr][sd]quo|hellip|copy|reg|trade|#\d{2,6}|#x[0-9a-f]{2,5});"
 )
 _ABOUT_MARKUP = re.compile(
-    r"```|<\?xml|<!DOCTYPE|\b(?:html|xml|svg|jsx|css|markup|markdown|javascript|php|react|django|tags?|entit(?:y|ies))\b",
+    r"```|<\?xml|<!DOCTYPE|\b(?:html|xml|svg|jsx|css|markup|markdown|javascript|php|django|tags?|entit(?:y|ies))\b",
     re.IGNORECASE,
 )
 _CODE = re.compile(r"[{};]\s*\n|^\s*(?:def |class |import |#include|function |var |const |return )", re.MULTILINE)
@@ -73,12 +73,15 @@ def mend_markup(text: str) -> str:
 
 
 def _markup_at(text: str) -> int:
-    """Where the first remains stand, -1 for none. Two tags, or one entity: a single `<b>` may be meant."""
+    """Where the first remains stand, -1 for none. Two tags, a break or end of a block, or one entity: a single `<b>` may
+    be meant."""
     if "<" not in text and "&" not in text:
         return -1
     entity = _ENTITY.search(text)
     tags = [found.start() for _, found in zip(range(2), _TAG.finditer(text), strict=False)]
-    if (entity is None and len(tags) < 2) or _ABOUT_MARKUP.search(text) or _CODE.search(text):
+    if entity is None and len(tags) < 2 and not _BLOCK.search(text):
+        return -1
+    if _ABOUT_MARKUP.search(_TAG.sub(" ", text)) or _CODE.search(text):  # href="page.html" is not about HTML
         return -1
     return min([*tags, *([entity.start()] if entity else [])])
 

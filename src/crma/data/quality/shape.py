@@ -171,7 +171,7 @@ class LanguageCheck(RowCheck):
             language = "en"  # four rows of five in English data, at a fiftieth of the time
         else:
             language, probability = _identifier().classify(piece)
-            if probability < self._confidence:
+            if probability < self._confidence or language == "zxx":  # nothing that is language: a key, a checksum
                 return -1
         return self._ids.setdefault(language, len(self._ids))
 
