@@ -170,7 +170,7 @@ def test_check_exits_by_what_it_found(sound: Path, tmp_path: Path, toy_base: Pat
 
 
 def test_check_tells_a_person_and_writes_a_page(tmp_path: Path, toy_base: Path) -> None:
-    bad = write(tmp_path / "bad[red].jsonl", [("[bold]q[/bold]", f"\x1b[31m{SECRET}"), *law(4)])
+    bad = write(tmp_path / "bad[red].jsonl", [("[bold]q[/bold]", f"\x1b[31m {SECRET}"), *law(4)])
     code, text = crma("data", "check", bad, "--base", toy_base, "--html", tmp_path / "page.html")
     assert code == 1
     assert "not ready to train on" in text

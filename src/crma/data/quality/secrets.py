@@ -36,8 +36,6 @@ def find_secrets(text: str, ascii_text: bytes) -> Iterator[Found]:
     if "@" in text and "://" in text:
         yield from _passwords_of_urls(text)
     lower = text.lower()
-    if len(lower) != len(text):  # "İ".lower() has two characters; only the places in `text` are of use
-        lower = text
     if any(word in lower for word in ("pass", "pwd", "secret", "token", "key")):
         yield from _assigned(text)
     if "bearer " in lower:
@@ -48,23 +46,24 @@ def find_secrets(text: str, ascii_text: bytes) -> Iterator[Found]:
 
 # --- keys that are known by their form ---
 
-# The issuers' formats, where they publish them: GitHub "Behind GitHub's new authentication token formats" (2021), GitLab
-# "Token overview" (prefixes), Slack "Tokens", Stripe "API keys" (live ones: test keys move no money), AWS IAM "Unique
-# identifiers" (AKIA long-term, ASIA temporary), PyPI "Project description" of tokens (a macaroon: "AgEIcHlwaS5vcmc" is
-# its location, pypi.org), SendGrid (SG., 22 characters, 43 characters). Lengths are lower bounds with some room, for
-# issuers have changed them before. All are bounded above and none begins inside a word, so no text makes them slow.
+# The issuers' formats, where they publish them: GitHub "Behind GitHub's new authentication token formats" (2021),
+# GitLab "Token overview" (prefixes), Slack "Tokens", Stripe "API keys" (live ones: test keys move no money), AWS IAM
+# "Unique identifiers" (AKIA long-term, ASIA temporary); PyPI's are macaroons, whose location pypi.org is "AgEIcHlwaS5vcmc"
+# in base 64. Lengths are lower bounds with some room, for issuers have changed them before. All are bounded above and
+# none begins inside a word, so no text makes them slow.
 _BEGINS = r"(?<![A-Za-z0-9_-])"
 _FORMS: tuple[tuple[str, str, str], ...] = (
-    ("AKIA", "AWS access key", r"AKIA[A-Z2-7]{16}(?![A-Za-z0-9])"),
-    ("ASIA", "AWS access key", r"ASIA[A-Z2-7]{16}(?![A-Za-z0-9])"),
+    ("AKIA", "AWS access key", r"AKIA[A-Z0-9]{16}(?![A-Za-z0-9])"),
+    ("ASIA", "AWS access key", r"ASIA[A-Z0-9]{16}(?![A-Za-z0-9])"),
     ("gh", "GitHub token", r"gh[pousr]_[A-Za-z0-9]{36,255}(?![A-Za-z0-9])"),
     ("github_pat_", "GitHub token", r"github_pat_[A-Za-z0-9_]{40,255}"),
     ("glpat-", "GitLab token", r"glpat-[A-Za-z0-9_-]{20,64}(?:\.[a-z0-9]{2}\.[a-z0-9]{9,12})?"),
     ("xox", "Slack token", r"xox[abceoprs]-(?:[0-9]-)?[A-Za-z0-9-]{16,250}"),
     ("xapp-", "Slack token", r"xapp-[0-9]-[A-Za-z0-9-]{20,250}"),
-    ("hooks.slack.com/services/", "Slack webhook", r"hooks\.slack\.com/services/T[A-Z0-9]{6,20}/B[A-Z0-9]{6,20}/[A-Za-z0-9]{16,64}"),
+    ("hooks.slack", "Slack webhook", r"hooks\.slack\.com/services/T\w{6,20}/B\w{6,20}/[A-Za-z0-9]{16,64}"),
     ("sk-ant-", "Anthropic API key", r"sk-ant-[A-Za-z0-9_-]{32,200}"),
-    ("sk-", "OpenAI API key", r"sk-(?:(?:proj|svcacct|admin|None|or-v1)-[A-Za-z0-9_-]{20,250}|[A-Za-z0-9]{32,64}(?![A-Za-z0-9_-]))"),
+    ("sk-", "OpenAI API key", r"sk-(?:proj|svcacct|admin|None|or-v1)-[A-Za-z0-9_-]{20,250}"),
+    ("sk-", "OpenAI API key", r"sk-[A-Za-z0-9]{32,64}(?![A-Za-z0-9_-])"),
     ("AIza", "Google API key", r"AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
     ("k_live_", "Stripe key", r"[sr]k_live_[A-Za-z0-9]{16,247}"),
     ("hf_", "Hugging Face token", r"hf_[A-Za-z0-9]{30,64}(?![A-Za-z0-9_])"),
@@ -136,7 +135,9 @@ def _private_keys(text: str) -> Iterator[Found]:
 
 # --- passwords ---
 
-_URL = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@\"'<>]{0,64}:([^\s/@\"'<>]{3,128})@[A-Za-z0-9\[]")
+_URL = re.compile(
+    r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@\"'<>]{0,64}:([^\s/@\"'<>]{3,128})@[A-Za-z0-9\[]"
+)
 
 
 def _passwords_of_urls(text: str) -> Iterator[Found]:
@@ -153,7 +154,8 @@ _ASSIGNED = re.compile(
     # A name may begin in the middle of a word (DB_PASSWORD), but not follow "[": that is a mark of ours.
     rf"(?<!\[)(?:(?P<password>{_PASSWORD_NAMES})|(?P<key>{_KEY_NAMES}))"
     r"[0-9]{0,2}[\"'\]\\]{0,4}"
-    r"(?P<to>[ \t]{0,4}(?::[ \t]?[A-Za-z_]{1,12}[ \t]?=|(?::|=){1,3}>?)[ \t]{0,4}|[ \t](?:is|was)[ :][ ]?|[ \t](?<=--password[ \t]))"
+    r"(?P<to>[ \t]{0,4}(?::[ \t]?[A-Za-z_]{1,12}[ \t]?=|(?::|=){1,3}>?)[ \t]{0,4}"
+    r"|[ \t](?:is|was)[ :][ ]?|[ \t](?<=--password[ \t]))"
     r"(?:[fFbBrRuU]{0,2}\\?(?P<quote>[\"'`])(?P<quoted>(?:(?!(?P=quote))[^\n]){4,256})(?P=quote)"
     r"|(?P<bare>[^\s\"'`,;<>(){}\[\]&|]{6,256})(?P<next>[(\[{]?))",
     re.IGNORECASE,
@@ -182,7 +184,13 @@ _DOTTED = re.compile(r"(?:[A-Za-z_]\w*[.:]{1,2})+[A-Za-z_]\w*")
 
 def _is_bare_value(value: str, spaced: bool) -> bool:
     """Whether a value without quotes can be one: in code it is a variable, a path, or an expression."""
-    if _DOTTED.fullmatch(value) or value[0] in "$%@/\\~*-+=" or "://" in value or not re.search("[0-9]", value):
+    if (
+        not value
+        or _DOTTED.fullmatch(value)
+        or value[0] in "$%@/\\~*-+="
+        or "://" in value
+        or not re.search("[0-9]", value)
+    ):
         return False
     if spaced and _NAME.fullmatch(value):  # `token = token2` in code, as against TOKEN=… in a file of settings
         return len(value) >= 16 and _random(value, 3.5)
@@ -218,11 +226,15 @@ def _bits(value: str) -> float:
     return -sum(count / size * math.log2(count / size) for count in Counter(value).values()) if size else 0.0
 
 
-_WORDS = r"pass(?:w(?:or)?d)?|pwd|secret|token|api[_-]?key|key|admin|user(?:name)?|root|login|test|demo|foo(?:bar)?|value|string"
+_WORDS = (
+    r"pass(?:w(?:or)?d)?|pwd|secret|token|api[_-]?key|key|admin|user(?:name)?|root|login|test|demo|foo(?:bar)?|"
+    r"value|string"
+)
 _PLACEHOLDER = re.compile(
     r"x{4}|\*{3}|\.{3}|…|<|>|\$\{|\$\(|^\$\w+$|\{|%\(|%s|^%\w+%$|your|example|change[_-]?(?:me|it)|placeholder|dummy|"
     r"redacted|insert|replace|^(?:12345|abc123|abcdef|qwerty|\[)|^fake|^sample|todo|\[[A-Z_]+\]|"
-    rf"^(?:my|our|the|a|some|new|old|db|super|top|invalid|wrong|correct|s3cr3t)?[_ -]?(?:{_WORDS})(?:[_-]?(?:{_WORDS}|here)){{0,4}}[_-]?\d{{0,3}}!?$|"
+    rf"^(?:my|our|the|a|some|new|old|db|super|top|invalid|wrong|correct|s3cr3t)?[_ -]?(?:{_WORDS})"
+    rf"(?:[_-]?(?:{_WORDS}|here)){{0,4}}[_-]?\d{{0,3}}!?$|"
     r"^(?:none|null|true|false|undefined|required|optional|hidden|enter|select|missing|n/a)",
     re.IGNORECASE,
 )
@@ -231,5 +243,3 @@ _PLACEHOLDER = re.compile(
 def _stands_for_one(value: str) -> bool:
     """A placeholder. AWS's documentation has AKIAIOSFODNN7EXAMPLE: such are caught by "example"."""
     return _PLACEHOLDER.search(value) is not None or len(set(value)) <= 2
-
-
