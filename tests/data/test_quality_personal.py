@@ -532,10 +532,12 @@ def test_spans_are_places_in_the_text_as_it_was() -> None:
 
 PIECES = st.sampled_from(
     [
-        "jo@firma.de", "@", ".", "-", " ", "(", ")", "+", ":", "=", '"', "'", "/", "://", "\n", "[", "]", "phone ",
+        "jo@firma.de", "@", ".", "-", " ", "(", ")", "+", ":", "=", '"', "'", "/", "://", "\n", "[", "]",
+        "phone ",
         "SSN ", "password", "token", "secret", "card ", "BSN ", "536-90-4399", "4111 1111 1111 1111", "650-253-0000",
         "030 901820", "111222333", "GB82 WEST 1234 5698 7654 32", "hunter2x", "s3cr3tpw", "http", "555", "0", "1", "12",
-        "+49", "\u00a0", "\ud800", "é", "AB123456C", "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", drawn(40),
+        "+49", "\u00a0", "\ud800", "é", "AB123456C", "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----",
+        drawn(40),
         jwt(), *MARKS.values(),
     ]
 )  # fmt: skip
@@ -560,6 +562,9 @@ def test_nothing_is_left_after_masking(text: str, checks: set[str] | None) -> No
     masked = mask(text, checks)
     assert redactions(masked, checks) == []
     assert mask(masked, checks) == masked
+
+
+WHOLE = [*(number for _, number in BY_FORM), *(key for _, key in KEYS), "jo@firma.de"]
 
 
 @settings(max_examples=100, deadline=None)

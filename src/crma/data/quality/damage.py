@@ -73,8 +73,8 @@ def mend_markup(text: str) -> str:
 
 
 def _markup_at(text: str) -> int:
-    """Where the first remains stand, -1 for none. Two tags, a break or end of a block, or one entity: a single `<b>` may
-    be meant."""
+    """Where the first remains stand, -1 for none. Two tags, a break or end of a block, or one entity: a single `<b>`
+    may be meant."""
     if "<" not in text and "&" not in text:
         return -1
     entity = _ENTITY.search(text)

@@ -48,9 +48,9 @@ def find_secrets(text: str, ascii_text: bytes) -> Iterator[Found]:
 
 # The issuers' formats, where they publish them: GitHub "Behind GitHub's new authentication token formats" (2021),
 # GitLab "Token overview" (prefixes), Slack "Tokens", Stripe "API keys" (live ones: test keys move no money), AWS IAM
-# "Unique identifiers" (AKIA long-term, ASIA temporary); PyPI's are macaroons, whose location pypi.org is "AgEIcHlwaS5vcmc"
-# in base 64. Lengths are lower bounds with some room, for issuers have changed them before. All are bounded above and
-# none begins inside a word, so no text makes them slow.
+# "Unique identifiers" (AKIA long-term, ASIA temporary); PyPI's are macaroons, whose location, pypi.org, is what stands
+# behind "AgEI" in base 64. Lengths are lower bounds with some room, for issuers have changed them before. All are
+# bounded above and none begins inside a word, so no text makes them slow.
 _BEGINS = r"(?<![A-Za-z0-9_-])"
 _FORMS: tuple[tuple[str, str, str], ...] = (
     ("AKIA", "AWS access key", r"AKIA[A-Z0-9]{16}(?![A-Za-z0-9])"),
