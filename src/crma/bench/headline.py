@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from crma.bench.metrics import advantage_pct, captured_share, drift_pct
+from crma.bench.quality import Quality, quality_numbers
 from crma.bench.receipt import KNOWS_NO_ORDER, Measurement, Receipt, View
 from crma.bench.routing import RoutingReceipt, routing_numbers
 from crma.bench.statistics import mean_sd, paired_relative_advantage
@@ -302,11 +303,15 @@ def preferred_recipe(runs: Sequence[Run]) -> str | None:
 
 
 def headline(
-    receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt] = (), *, recipe: str | None = None
+    receipts: Iterable[Receipt],
+    routing: Iterable[RoutingReceipt] = (),
+    *,
+    quality: Quality | None = None,
+    recipe: str | None = None,
 ) -> dict[str, Any]:
     """For "far" and "near" the numbers below, None where a receipt is missing; for "near" also a stream, in "streams".
     Under "router" those of `routing_numbers`, and `routed_vs_oracle_pct`: 100 (L_routed − L_pinned) / L_pinned, the
-    mean over the far and the near runs shown here.
+    mean over the far and the near runs shown here. Under "quality" those of `quality_numbers`.
 
     recipe: which it is; `recipe` if given, else `preferred_recipe` of the kind's runs
     advantage_pct: of crma over frozen, 100 (L_frozen − L_crma) / L_frozen at the end, crma under its last backbone:
@@ -340,6 +345,7 @@ def headline(
             }
         shown += of_kind
     result["router"] = {**routing_numbers(list(routing)), "routed_vs_oracle_pct": average(shown, _routed_excess)}
+    result["quality"] = quality_numbers(quality or Quality())
     return result
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crma.bench.headline import headline
+from crma.bench.quality import Quality
 from crma.bench.receipt import Receipt
 from crma.bench.result_tables import result_tables
 from crma.bench.routing import RoutingReceipt
@@ -53,16 +54,16 @@ class _Slot:
 class _Source:
     """What the receipts say, computed when first asked for."""
 
-    def __init__(self, receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt]) -> None:
-        self.receipts, self.routing = list(receipts), list(routing)
+    def __init__(self, receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt], quality: Quality | None) -> None:
+        self.receipts, self.routing, self.quality = list(receipts), list(routing), quality
 
     @cached_property
     def tables(self) -> Mapping[str, str]:
-        return result_tables(self.receipts, self.routing)
+        return result_tables(self.receipts, self.routing, self.quality)
 
     @cached_property
     def headline(self) -> Mapping[str, Any]:
-        return headline(self.receipts, self.routing)
+        return headline(self.receipts, self.routing, quality=self.quality)
 
     def text(self, slot: _Slot) -> str:
         """What must stand in the slot.
@@ -103,7 +104,10 @@ class _Source:
 
 
 def check_document(
-    path: Path, receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt] = ()
+    path: Path,
+    receipts: Iterable[Receipt],
+    routing: Iterable[RoutingReceipt] = (),
+    quality: Quality | None = None,
 ) -> tuple[Mismatch, ...]:
     """Every marked table and number that differs from the receipts, is unknown or has no receipt; none when all agree.
 
@@ -112,7 +116,7 @@ def check_document(
     """
     text = _read(path)
     slots, found = _slots(path, text)
-    source = _Source(receipts, routing)
+    source = _Source(receipts, routing, quality)
     for slot in slots:
         got = text[slot.start : slot.end]
         try:
@@ -135,7 +139,12 @@ def check_whole(path: Path, expected: str) -> tuple[Mismatch, ...]:
     return ()
 
 
-def fill_document(path: Path, receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt] = ()) -> int:
+def fill_document(
+    path: Path,
+    receipts: Iterable[Receipt],
+    routing: Iterable[RoutingReceipt] = (),
+    quality: Quality | None = None,
+) -> int:
     """Write what the receipts say into every marked place, all or nothing; returns how many places changed.
 
     Raises:
@@ -143,7 +152,7 @@ def fill_document(path: Path, receipts: Iterable[Receipt], routing: Iterable[Rou
     """
     text = _read(path)
     slots, faults = _slots(path, text)
-    source = _Source(receipts, routing)
+    source = _Source(receipts, routing, quality)
     changed = 0
     for slot in reversed(slots):  # from the end, so that earlier places keep their positions
         got = text[slot.start : slot.end]

@@ -9,6 +9,8 @@ from typing import Any
 
 from crma.bench.figures import draw_figures, figure_plans
 from crma.bench.headline import Run, group_runs, headline
+from crma.bench.quality import Quality, read_quality
+from crma.bench.quality_tables import QUALITY_TITLES, quality_made
 from crma.bench.receipt import Receipt, read_receipts
 from crma.bench.result_tables import called, count, result_tables, streams_of
 from crma.bench.routing import RoutingReceipt, read_routing
@@ -47,23 +49,25 @@ _STUDIES = (
 
 
 def results_markdown(
-    receipts: Iterable[Receipt], figures_folder: Path | str, routing: Iterable[RoutingReceipt] = ()
+    receipts: Iterable[Receipt],
+    figures_folder: Path | str,
+    routing: Iterable[RoutingReceipt] = (),
+    quality: Quality | None = None,
 ) -> str:
     """The text of RESULTS.md: headline, streams one by one, cost, the bound, what was not run. It holds no date.
 
     `figures_folder` is where `draw_figures` put these receipts' figures, as a link from the document.
     """
-    receipts, routing = list(receipts), list(routing)
-    tables = result_tables(receipts, routing)
+    receipts, routing, quality = list(receipts), list(routing), quality or Quality()
+    tables = result_tables(receipts, routing, quality)
     shown = whole(receipts)
     streams = streams_of(group_runs(shown))
     chosen = _headline_streams(headline(shown), streams)
     plans = figure_plans(shown)
+    made = count(len(receipts) + len(routing) + len(quality), "receipt")
     parts = [
         "# Results",
-        f"Made by `{COMMAND}` from {count(len(receipts) + len(routing), 'receipt')}; nothing here is typed by hand. "
-        + _WORDS
-        + _routed_by(receipts),
+        f"Made by `{COMMAND}` from {made}; nothing here is typed by hand. " + _WORDS + _routed_by(receipts),
         "## Headline",
         marked("headline", tables["headline"]),
     ]
@@ -94,6 +98,11 @@ def results_markdown(
         parts.append("## The router")
         parts.append(_of_routers(routing))
     for name, (title, said) in TITLES.items():
+        if name in tables:
+            parts += [f"### {title}", said, marked(name, tables[name])]
+    if len(quality):
+        parts += ["## The data check", quality_made(quality)]
+    for name, (title, said) in QUALITY_TITLES.items():
         if name in tables:
             parts += [f"### {title}", said, marked(name, tables[name])]
     parts += [
@@ -129,7 +138,7 @@ def write_report(results: Path, out: Path) -> Path:
             next_step="make some with `crma bench run small`",
         )
     draw_figures(whole(receipts), results / _FIGURES)
-    text = results_markdown(receipts, figures_link(results, out), routing)
+    text = results_markdown(receipts, figures_link(results, out), routing, read_quality(results))
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes_atomic(out, text.encode("utf-8"))
     return out

@@ -8,6 +8,8 @@ from typing import Any
 from crma.bench.figures import spectral_steps
 from crma.bench.headline import RECIPES, Run, average, group_runs, headline, interval
 from crma.bench.metrics import captured_share
+from crma.bench.quality import Quality
+from crma.bench.quality_tables import quality_tables
 from crma.bench.receipt import KNOWS_NO_ORDER, Receipt, View
 from crma.bench.routing import RoutingReceipt
 from crma.bench.routing_tables import markdown_table, routing_tables
@@ -79,12 +81,14 @@ _PROTOCOL_RUNS = 3  # seeds, and orders (PROTOCOL rule 6)
 _NONE = "-"
 
 
-def result_tables(receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt] = ()) -> dict[str, str]:
+def result_tables(
+    receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt] = (), quality: Quality | None = None
+) -> dict[str, str]:
     """Every table these receipts are enough for, as Markdown, by name.
 
     "headline", "captured", "growth", "rows", "rates", "cost", "bound", "missing"; for each recipe and stream
-    "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers", "answers" and "compared";
-    and those of `routing_tables`.
+    "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers", "answers", "compared";
+    and those of `routing_tables` and `quality_tables`.
     """
     receipts = list(receipts)
     shown = whole(receipts)
@@ -111,7 +115,7 @@ def result_tables(receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt]
             "compared": _compared_table(runs),
         }
         tables |= {f"{key}/{name}": table for name, table in made.items() if table is not None}
-    return tables | routing_tables(routing)
+    return tables | routing_tables(routing) | quality_tables(quality or Quality())
 
 
 def streams_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -410,9 +414,7 @@ def _compared_table(runs: Sequence[Run]) -> str | None:
     rows = []
     for one, other in _COMPARED:
         pairs = [
-            pair
-            for run in runs
-            for pair in zip(*_both(_correct_of(run, one), _correct_of(run, other)), strict=True)
+            pair for run in runs for pair in zip(*_both(_correct_of(run, one), _correct_of(run, other)), strict=True)
         ]
         if pairs:
             first, second = [a for a, _ in pairs], [b for _, b in pairs]

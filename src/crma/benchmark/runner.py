@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -18,6 +16,7 @@ from filelock import FileLock, Timeout
 from crma.bench.receipt import Receipt, read_receipts, write_receipt
 from crma.benchmark.conditions import condition_named
 from crma.benchmark.learners import Listener, Run, learn
+from crma.benchmark.memory import forget_peak_memory, peak_memory_mb
 from crma.benchmark.recipes import Recipe
 from crma.benchmark.streams import STREAMS, load_stream
 from crma.benchmark.toy import toy_base
@@ -125,7 +124,7 @@ def _one(
             elapsed = folder / "elapsed.json"
             before = files.read_json(elapsed)["seconds"] if elapsed.is_file() else 0.0
             began = time.perf_counter()
-            _forget_peak_memory()
+            forget_peak_memory()
 
             def heard(kind: str, value: Mapping[str, Any]) -> None:
                 if kind == "domain":
@@ -161,7 +160,7 @@ def _one(
                     for d, s in splits.items()
                 },
                 seconds=before + time.perf_counter() - began,
-                peak_memory_mb=_peak_memory_mb(),
+                peak_memory_mb=peak_memory_mb(),
                 **{**found, "base": {**outcome.base, "name": recipe.base}},
             )
             write_receipt(path, content.model_dump())
@@ -233,21 +232,3 @@ class _Clock:
 
     def end(self) -> None:
         self.done.append(time.perf_counter() - self.began)
-
-
-def _forget_peak_memory() -> None:
-    """Linux counts the peak anew from here; elsewhere it stays that of the whole process."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def _peak_memory_mb() -> float | None:
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)

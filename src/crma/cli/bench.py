@@ -125,6 +125,43 @@ def bench_router(
     tell_written(written, results, as_json=as_json)
 
 
+@bench_app.command("quality")
+@reports_errors
+def bench_quality(
+    seeds: Annotated[list[int] | None, typer.Option("--seeds", help="Only this seed; may be repeated.")] = None,
+    scale: Annotated[int | None, typer.Option(min=100, help="Check a file of so many rows, and nothing else.")] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Learn from clean, dirty and cleaned rows, and nothing else.")
+    ] = False,
+    base: Annotated[str, typer.Option(help="Base model.")] = "smollm2-135m",
+    results: Annotated[Path, typer.Option(help="Where the receipts go.")] = Path("results/quality"),
+    work: Annotated[Path, typer.Option(help="Scratch: the files with defects.")] = Path(".bench/quality"),
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Plant defects in clean rows and count what the data check finds; what is there is not made again."""
+    from crma.benchmark.dirty import measure_training
+    from crma.benchmark.quality import SEEDS, measure_planted
+    from crma.benchmark.scale import measure_scale
+    from crma.benchmark.streams import shared_data
+
+    quiet_libraries()
+    use_threads(threads)
+
+    def say(text: str) -> None:
+        err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    data, chosen = shared_data(), tuple(seeds or SEEDS)
+    made: list[Path | None] = []
+    if scale is not None:
+        made.append(measure_scale(data, results, work, scale, base=base, say=say))
+    if train:
+        made.append(measure_training(data, results, work, seeds=chosen, base=base, say=say))
+    if scale is None and not train:
+        made.append(measure_planted(data, results, work, seeds=chosen, base=base, say=say))
+    tell_written([path for path in made if path is not None], results, as_json=as_json)
+
+
 @bench_app.command("report")
 @reports_errors
 def bench_report(
@@ -137,15 +174,17 @@ def bench_report(
     """Write RESULTS.md and its figures from the receipts; with --check, hold it and README.md to them."""
     from crma.bench.headline import headline
     from crma.bench.numbers import check_document, check_whole, fill_document
+    from crma.bench.quality import read_quality
     from crma.bench.receipt import read_receipts
     from crma.bench.report import figures_link, results_markdown, write_report
     from crma.bench.routing import read_routing
 
-    receipts, routing = read_receipts(results), read_routing(results)
+    receipts, routing, quality = read_receipts(results), read_routing(results), read_quality(results)
     others = also if also is not None else [p for p in (Path("README.md"),) if p.is_file()]
     if check:
-        whole = results_markdown(receipts, figures_link(results, document), routing)
-        found = [*check_whole(document, whole), *(m for p in others for m in check_document(p, receipts, routing))]
+        whole = results_markdown(receipts, figures_link(results, document), routing, quality)
+        apart = (m for path in others for m in check_document(path, receipts, routing, quality))
+        found = [*check_whole(document, whole), *apart]
         if as_json:
             print_json({"differences": [str(m) for m in found]})
         for mismatch in found:
@@ -154,9 +193,9 @@ def bench_report(
             raise typer.Exit(1)
         return
     if as_json:
-        print_json({"headline": headline(receipts, routing)})
+        print_json({"headline": headline(receipts, routing, quality=quality)})
         return
     write_report(results, document)
     for path in others:
-        fill_document(path, receipts, routing)
-    out.print(f"{document} written from {len(receipts) + len(routing)} receipts", highlight=False)
+        fill_document(path, receipts, routing, quality)
+    out.print(f"{document} written from {len(receipts) + len(routing) + len(quality)} receipts", highlight=False)

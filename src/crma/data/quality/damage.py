@@ -32,6 +32,10 @@ _ABOUT_MARKUP = re.compile(
 _CODE = re.compile(r"[{};]\s*\n|^\s*(?:def |class |import |#include|function |var |const |return )", re.MULTILINE)
 
 
+# Quotes, dashes and the like by themselves are never mojibake; its first character is a letter or another sign.
+_SUSPECT = re.compile("[^\x00-\x7f\u2010-\u2026\u20ac\u2122§©®°·é]")
+
+
 class DamageCheck(RowCheck):
     """`encoding`, `control` and `markup`."""
 
@@ -54,7 +58,7 @@ def mend_encoding(text: str) -> str:
 
     What was lost (U+FFFD) stays lost.
     """
-    if text.isascii() or not is_bad(text):  # a tenth of the cost of a repair, and no good text is touched
+    if text.isascii() or not _SUSPECT.search(text) or not is_bad(text):  # cheapest first; no good text is touched
         return text
     return ftfy.fix_encoding(text)
 

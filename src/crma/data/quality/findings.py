@@ -264,7 +264,7 @@ CHECKS: Mapping[str, Check] = dict(
             "boilerplate",
             "the same sentence in many answers",
             "info",
-            "a phrase in a tenth of all answers will be in all answers of the model",
+            "a phrase that many answers share will be in most answers of the model",
             "cut it unless it belongs there",
         ),
         _check(

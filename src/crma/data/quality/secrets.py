@@ -36,7 +36,7 @@ def find_secrets(text: str, ascii_text: bytes) -> Iterator[Found]:
     if "@" in text and "://" in text:
         yield from _passwords_of_urls(text)
     lower = text.lower()
-    if any(word in lower for word in ("pass", "pwd", "secret", "token", "key")):
+    if _may_assign(lower):
         yield from _assigned(text)
     if "bearer " in lower:
         for match in _BEARER.finditer(text):
@@ -160,6 +160,16 @@ _ASSIGNED = re.compile(
     r"|(?P<bare>[^\s\"'`,;<>(){}\[\]&|]{6,256})(?P<next>[(\[{]?))",
     re.IGNORECASE,
 )
+
+
+_PASS = re.compile(r"pass(?:w|ph|c|[0-9\"'\]\\ \t]{0,10}[:=]|[ \t](?:is|was))")
+
+
+def _may_assign(lower: str) -> bool:
+    """What every match of _ASSIGNED has, at a fifth of its time: "pass" and "key" stand in every other text."""
+    if "pwd" in lower or ("pass" in lower and _PASS.search(lower)):
+        return True
+    return (":" in lower or "=" in lower) and any(word in lower for word in ("secret", "token", "key"))
 
 
 def _assigned(text: str) -> Iterator[Found]:
