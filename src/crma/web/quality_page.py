@@ -6,11 +6,9 @@ it should counts as missing. Characters that nobody sees are written as their co
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 from crma.web.bars import BAR_STYLE, Bar, Histogram, amount, bar_chart, histogram_chart, range_of
 from crma.web.page import (
@@ -26,6 +24,22 @@ from crma.web.page import (
     variables,
     words_cell,
 )
+from crma.web.quality_reading import (
+    KEPT_LINES,
+    SAMPLED,
+    SEVERITIES,
+    SHOWN_TEXT,
+    Found,
+    Part,
+    Reading,
+    Severity,
+    kept,
+    name_of,
+    natural,
+    positive,
+    read_report,
+    shown,
+)
 from crma.web.svg import escape, percent
 
 __all__ = ["SEVERITY_DARK", "SEVERITY_LIGHT", "render_quality"]
@@ -34,8 +48,6 @@ __all__ = ["SEVERITY_DARK", "SEVERITY_LIGHT", "render_quality"]
 SEVERITY_LIGHT: Mapping[str, str] = {"error": "#8f0b24", "warning": "#8a6000", "info": "#0b5cad"}
 SEVERITY_DARK: Mapping[str, str] = {"error": "#ff7f8d", "warning": "#f7c948", "info": "#74b5ff"}
 
-Severity = Literal["error", "warning", "info"]
-_SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 _MARKS = {"error": "✗", "warning": "▲", "info": "●"}
 _NOUNS = {"error": "error", "warning": "warning", "info": "remark"}
 _SHOWN_LINES = 30
@@ -43,11 +55,7 @@ _SHOWN_EXAMPLES = 8  # of one check in one file
 _SHOWN_PARTS = 12  # files of one check
 _SHOWN_FILES = 100
 _SHOWN_LANGUAGES = 12
-_SHOWN_TEXT = 600  # characters of an example
-_SHOWN_NAME = 120
-_KEPT_LINES = 2000  # line numbers of a finding in the embedded JSON
 _MOST_RANGES = 200  # of a histogram
-_SAMPLED = frozenset({"hard", "easy", "overlap"})  # checks that look at some rows only
 _NEEDS = {  # what clean must be told to find these again
     "leak_split": "--held-out HELD-OUT-FILE",
     "leak_stack": "--stack STACK",
@@ -100,69 +108,11 @@ _LANGUAGES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Part:
-    """What one check found in one file."""
-
-    file: str
-    count: int
-    lines: tuple[int, ...]
-    note: str
-    examples: tuple[Mapping[str, Any], ...]
-
-    @property
-    def whole(self) -> bool:
-        return len(self.lines) >= self.count
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Found:
-    """What one check found, in all files."""
-
-    check: str
-    severity: Severity
-    title: str
-    why: str
-    advice: str
-    repair: str  # "drop", "edit" or "look"; "" where unknown
-    repaired: bool
-    parts: list[_Part] = field(default_factory=list)
-
-    @property
-    def count(self) -> int:
-        return sum(part.count for part in self.parts)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Read:
-    verdict: Literal["fail", "warn", "pass"]
-    rows: int | None  # that could be read
-    faulty: int  # that could not
-    files: tuple[Mapping[str, Any], ...]
-    found: tuple[_Found, ...]
-    facts: Mapping[str, Any]
-    skipped: tuple[tuple[str, str], ...]
-    seconds: float | None
-
-    @property
-    def total(self) -> int | None:
-        return self.rows + self.faulty if self.rows is not None else None
-
-    def of(self, severity: Severity) -> tuple[_Found, ...]:
-        return tuple(found for found in self.found if found.severity == severity)
-
-    def asked(self, found: _Found) -> int | None:
-        """Of how many rows `found` is the count; None where that is not known."""
-        if found.check in _SAMPLED:
-            return _natural(mapping_of(self.facts.get("scores")).get("rows")) if found.check != "overlap" else None
-        return self.total
-
-
 def render_quality(report: Mapping[str, Any]) -> str:
     """The whole page as one string."""
-    read = _reading(mapping_of(report))
+    read = read_report(mapping_of(report))
     headline, detail = _summary(read)
-    names = [_name(file.get("name")) for file in read.files]
+    names = [name_of(file.get("name")) for file in read.files]
     told = " · ".join(name for name in names[:2] if name) + (f" · {len(names) - 2} more" if len(names) > 2 else "")
     sections = [
         Section(key="found", title="What was found", body=_overview(read)),
@@ -186,7 +136,7 @@ def render_quality(report: Mapping[str, Any]) -> str:
         sections=sections,
         footer="Made by <code>crma data check</code>. Examples are masked: personal data and secrets are replaced "
         "by marks. No check knows whether an answer is true.",
-        result=_kept(mapping_of(report)),
+        result=kept(mapping_of(report)),
         style=_STYLE,
     )
 
@@ -194,9 +144,9 @@ def render_quality(report: Mapping[str, Any]) -> str:
 # --- the verdict in words --------------------------------------------------------------------------------------------
 
 
-def _summary(read: _Read) -> tuple[str, str]:
+def _summary(read: Reading) -> tuple[str, str]:
     """The verdict with what it rests on, and what else there is to know."""
-    errors, warnings, remarks = (read.of(severity) for severity in _SEVERITIES)
+    errors, warnings, remarks = (read.of(severity) for severity in SEVERITIES)
     if read.verdict == "fail":
         headline = "Not ready to train on"
         if errors:
@@ -229,9 +179,9 @@ def _summary(read: _Read) -> tuple[str, str]:
     return headline, ". ".join(said) + "."
 
 
-def _affected(found: Sequence[_Found], total: int | None) -> str:
+def _affected(found: Sequence[Found], total: int | None) -> str:
     """How many rows: a row with two faults is one row, as far as the lines that are told say which it was."""
-    parts: dict[str, list[_Part]] = {}
+    parts: dict[str, list[Part]] = {}
     for one in found:
         for part in one.parts:
             parts.setdefault(part.file, []).append(part)
@@ -245,8 +195,8 @@ def _affected(found: Sequence[_Found], total: int | None) -> str:
     return f"{least}{_whole(rows)} of {_counted(total, 'row')}"
 
 
-def _tiles(read: _Read) -> list[Tile]:
-    total = sum(_natural(file.get("bytes")) or 0 for file in read.files)
+def _tiles(read: Reading) -> list[Tile]:
+    total = sum(natural(file.get("bytes")) or 0 for file in read.files)
     rows = f"{_whole(read.faulty)} of them cannot be read" if read.faulty else "all of them could be read"
     tiles = [
         Tile(name="Rows", value=amount(read.total) if read.total is not None else None, note=rows),
@@ -256,14 +206,14 @@ def _tiles(read: _Read) -> list[Tile]:
         note = f"in {_affected(found, None)}" if found else "none found"
         tiles.append(Tile(name=name, value=amount(len(found)), note=note))
     tokens, training = mapping_of(read.facts.get("tokens")), mapping_of(read.facts.get("training"))
-    if (count := _natural(tokens.get("total"))) is not None:
-        learnt = _natural(tokens.get("supervised"))
+    if (count := natural(tokens.get("total"))) is not None:
+        learnt = natural(tokens.get("supervised"))
         note = f"{amount(learnt)} of them to be learnt" if learnt is not None else "in all rows"
         tiles.append(Tile(name="Tokens", value=amount(count), note=note))
-    if (seconds := _positive(training.get("seconds"))) is not None:
-        steps = _natural(training.get("steps"))
+    if (seconds := positive(training.get("seconds"))) is not None:
+        steps = natural(training.get("steps"))
         note = f"estimated, {_counted(steps, 'step')}" if steps is not None else "estimated"
-        if device := _name(training.get("device")):
+        if device := name_of(training.get("device")):
             note += f" on {device}"
         tiles.append(Tile(name="Training time", value=_time(seconds), note=note))
     return tiles
@@ -272,7 +222,7 @@ def _tiles(read: _Read) -> list[Tile]:
 # --- sections --------------------------------------------------------------------------------------------------------
 
 
-def _overview(read: _Read) -> str:
+def _overview(read: Reading) -> str:
     if not read.found:
         if not read.total:
             return "<p>There were no rows to check.</p>"
@@ -294,7 +244,7 @@ def _overview(read: _Read) -> str:
         rows.append((name, cells))
     caption = "Rows with each fault"
     chart = bar_chart(bars, key="found-chart", title=caption, unit="rows with each fault")
-    sampled = any(found.check in _SAMPLED for found in read.found)
+    sampled = any(found.check in SAMPLED for found in read.found)
     remark = "<p>Checks that ask the model look at a sample of the rows, and their share is of that sample.</p>"
     return (
         f'{intro}<div class="grid"><figure><figcaption>{caption}, by severity</figcaption>{chart}</figure>'
@@ -303,13 +253,13 @@ def _overview(read: _Read) -> str:
     )
 
 
-def _cards(read: _Read) -> str:
+def _cards(read: Reading) -> str:
     return "".join(_card(read, found, index) for index, found in enumerate(read.found))
 
 
-def _card(read: _Read, found: _Found, index: int) -> str:
+def _card(read: Reading, found: Found, index: int) -> str:
     asked = read.asked(found)
-    if found.check in _SAMPLED:
+    if found.check in SAMPLED:
         of = f" of the {_whole(asked)} that were drawn" if asked else " of a sample"
     else:
         share = _share(found.count, asked)
@@ -330,14 +280,14 @@ def _card(read: _Read, found: _Found, index: int) -> str:
     title = escape(_sentence(found.title, stop=False))
     return (
         f'<article class="card found q-edge-{found.severity}" id="finding-{index}" aria-labelledby="finding-{index}-h">'
-        f'<p class="kind">{_badge(found.severity)} <code dir="auto">{escape(_name(found.check))}</code></p>'
+        f'<p class="kind">{_badge(found.severity)} <code dir="auto">{escape(name_of(found.check))}</code></p>'
         f'<h3 id="finding-{index}-h" dir="auto">{title}</h3>'
         f'<p class="size"><strong>{_counted(found.count, "row")}</strong>{of}</p><dl class="told">{lines}</dl>{parts}'
         "</article>"
     )
 
 
-def _part(part: _Part) -> str:
+def _part(part: Part) -> str:
     note = f': <span dir="auto">{escape(part.note)}</span>' if part.note else ""
     file = f'<bdi class="file">{escape(part.file)}</bdi>' if part.file else "One file"
     said = f"<p>{file}, {_counted(part.count, 'row')}{note}</p>"
@@ -357,17 +307,17 @@ def _part(part: _Part) -> str:
 
 
 def _example(example: Mapping[str, Any]) -> str:
-    line = _natural(example.get("line"))
-    note = _shown(example.get("note"), _SHOWN_TEXT)
+    line = natural(example.get("line"))
+    note = shown(example.get("note"), SHOWN_TEXT)
     at = f"line {line}" if line is not None and line < 1e12 else ""
     if note:
         at += f'{": " if at else ""}<span dir="auto">{escape(note)}</span>'
-    text = _shown(example.get("text"), _SHOWN_TEXT)
+    text = shown(example.get("text"), SHOWN_TEXT)
     quoted = f'<p class="quoted" dir="auto">{escape(text)}</p>' if text else '<p class="missing">(an empty text)</p>'
     return f"<li>{f'<p>{at}</p>' if at else ''}{quoted}</li>"
 
 
-def _what_clean_does(found: _Found) -> str:
+def _what_clean_does(found: Found) -> str:
     if found.repair == "drop":
         does = "leaves these rows out"
     elif found.repair == "edit":
@@ -379,7 +329,7 @@ def _what_clean_does(found: _Found) -> str:
     return does + (f", given {_NEEDS[found.check]}" if found.check in _NEEDS else "")
 
 
-def _repair(read: _Read) -> str:
+def _repair(read: Reading) -> str:
     if not read.found:
         return "<p>There is nothing to repair.</p>"
     mended = [found for found in read.found if found.repaired and found.repair in ("drop", "edit")]
@@ -406,7 +356,7 @@ def _repair(read: _Read) -> str:
     return told
 
 
-def _mended(title: str, read: _Read, several: Sequence[_Found]) -> str:
+def _mended(title: str, read: Reading, several: Sequence[Found]) -> str:
     if not several:
         return ""
     items = ""
@@ -417,7 +367,7 @@ def _mended(title: str, read: _Read, several: Sequence[_Found]) -> str:
     return f"<h3>{title}</h3><ul>{items}</ul>"
 
 
-def _measured(read: _Read) -> str:
+def _measured(read: Reading) -> str:
     facts = read.facts
     parts = [
         _lengths(mapping_of(facts.get("lengths"))),
@@ -434,7 +384,7 @@ def _measured(read: _Read) -> str:
 
 
 def _lengths(lengths: Mapping[str, Any]) -> str:
-    unit = _name(lengths.get("unit")) or "length"
+    unit = name_of(lengths.get("unit")) or "length"
     figures = []
     for key, name in (("prompt", "Questions"), ("answer", "Answers")):
         raw = mapping_of(lengths.get(key))
@@ -446,7 +396,7 @@ def _lengths(lengths: Mapping[str, Any]) -> str:
         rows = [
             (escape(range_of(histogram.edges, i)), [cell(_whole(count))]) for i, count in enumerate(histogram.counts)
         ]
-        most = _positive(raw.get("max"))
+        most = positive(raw.get("max"))
         facts = [f"{label} {amount(value)}" for label, value in histogram.marks]
         facts += [f"longest {amount(most)}"] if most is not None else []
         table = table_of(f"{name}, {unit}", [unit, "rows"], rows)
@@ -463,7 +413,7 @@ def _lengths(lengths: Mapping[str, Any]) -> str:
 
 def _histogram(raw: Mapping[str, Any]) -> Histogram | None:
     edges = [number_of(edge) for edge in sequence_of(raw.get("edges"))]
-    counts = [_natural(count) for count in sequence_of(raw.get("counts"))]
+    counts = [natural(count) for count in sequence_of(raw.get("counts"))]
     sound = [float(edge) for edge in edges if edge is not None]
     whole = [float(count) for count in counts if count is not None]
     if len(sound) != len(edges) or len(whole) != len(counts) or len(edges) != len(counts) + 1:
@@ -480,7 +430,7 @@ def _histogram(raw: Mapping[str, Any]) -> Histogram | None:
 
 def _languages(languages: Mapping[str, Any]) -> str:
     counted = sorted(
-        ((name, count) for key, value in languages.items() if (name := _name(key)) and (count := _natural(value))),
+        ((name, count) for key, value in languages.items() if (name := name_of(key)) and (count := natural(value))),
         key=lambda item: -item[1],
     )
     if not counted:
@@ -497,7 +447,7 @@ def _overlap(overlap: Mapping[str, Any]) -> str:
     shares = [
         (name, share)
         for key, value in overlap.items()
-        if (name := _name(key)) and (share := number_of(value)) is not None and 0 <= share <= 1
+        if (name := name_of(key)) and (share := number_of(value)) is not None and 0 <= share <= 1
     ]
     shares.sort(key=lambda item: -item[1])
     if not shares:
@@ -533,14 +483,14 @@ def _bars(title: str, key: str, unit: str, noun: str, counted: Sequence[tuple[st
 
 def _training(tokens: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     def told(raw: Mapping[str, Any], key: str, after: str = "") -> str | None:
-        value = _positive(raw.get(key))
+        value = positive(raw.get(key))
         if value is None:
             return None
         return (_whole(value) if value == round(value) else amount(value)) + after
 
-    seconds, peak = _positive(training.get("seconds")), _natural(training.get("peak_bytes"))
+    seconds, peak = positive(training.get("seconds")), natural(training.get("peak_bytes"))
     known = [
-        ("base model whose tokens are counted", _name(tokens.get("base")) or None),
+        ("base model whose tokens are counted", name_of(tokens.get("base")) or None),
         ("tokens in all", told(tokens, "total")),
         ("tokens to be learnt, those of answers", told(tokens, "supervised")),
         ("tokens that training would cut off", told(tokens, "cut")),
@@ -551,7 +501,7 @@ def _training(tokens: Mapping[str, Any], training: Mapping[str, Any]) -> str:
         ("rows a step", told(training, "batch_size")),
         ("peak memory", _bytes(peak) if peak else None),
         ("speed", told(training, "tokens_per_second", " tokens/s")),
-        ("device", _name(training.get("device")) or None),
+        ("device", name_of(training.get("device")) or None),
         ("rows it was measured on", told(training, "measured_rows")),
     ]
     rows = [(escape(name), [words_cell(value)]) for name, value in known if value is not None]
@@ -570,46 +520,46 @@ def _duplicates(duplicates: Mapping[str, Any]) -> str:
     threshold = number_of(duplicates.get("threshold"))
     like = f" (at least {percent(threshold)} alike)" if threshold is not None and 0 <= threshold <= 1 else ""
     known = [
-        ("rows that are another's copy", _natural(duplicates.get("exact"))),
-        (f"rows nearly the same as another{like}", _natural(duplicates.get("near"))),
-        ("groups of such rows", _natural(duplicates.get("clusters"))),
+        ("rows that are another's copy", natural(duplicates.get("exact"))),
+        (f"rows nearly the same as another{like}", natural(duplicates.get("near"))),
+        ("groups of such rows", natural(duplicates.get("clusters"))),
     ]
     rows = [(escape(name), [cell(_whole(value))]) for name, value in known if value is not None]
     return f"<h3>Copies</h3>{table_of('Copies among the rows', ['', 'rows'], rows)}" if rows else ""
 
 
-def _skipped(read: _Read) -> str:
+def _skipped(read: Reading) -> str:
     if not read.skipped:
         return "<p>Every check was made.</p>"
     rows = [(f"<code>{escape(name)}</code>", [words_cell(why or "no reason given")]) for name, why in read.skipped]
     return table_of("Not checked or measured, and why", ["check", "why"], rows, words=True)
 
 
-def _files(read: _Read) -> str:
+def _files(read: Reading) -> str:
     if not read.files:
         return "<p>No file is named.</p>"
     rows: list[tuple[str, list[str | None]]] = []
-    roles = any(_name(file.get("role")) for file in read.files)
+    roles = any(name_of(file.get("role")) for file in read.files)
     for file in read.files[:_SHOWN_FILES]:
-        size, good, bad = (_natural(file.get(key)) for key in ("bytes", "rows", "faulty"))
+        size, good, bad = (natural(file.get(key)) for key in ("bytes", "rows", "faulty"))
         cells = [
             cell(_bytes(size)) if size is not None else None,
             cell(_whole(good)) if good is not None else None,
             cell(_whole(bad or 0), classes="q-error" if bad else ""),
         ]
         if roles:
-            cells.append(words_cell(_name(file.get("role")) or "–"))
-        rows.append((escape(_name(file.get("name")) or "(no name)"), cells))
+            cells.append(words_cell(name_of(file.get("role")) or "–"))
+        rows.append((escape(name_of(file.get("name")) or "(no name)"), cells))
     head = ["file", "size", "rows", "cannot be read", *(["taken as"] if roles else [])]
     left = len(read.files) - _SHOWN_FILES
     more = f"<p>and {_counted(left, 'more file')}</p>" if left > 0 else ""
     return table_of("Files", head, rows) + more
 
 
-def _data(read: _Read) -> str:
-    cut = any(len(part.lines) > _KEPT_LINES for found in read.found for part in found.parts)
+def _data(read: Reading) -> str:
+    cut = any(len(part.lines) > KEPT_LINES for found in read.found for part in found.parts)
     less = (
-        f" Of each finding it has the first {_KEPT_LINES:,} line numbers; <code>crma data check --json</code> has all."
+        f" Of each finding it has the first {KEPT_LINES:,} line numbers; <code>crma data check --json</code> has all."
         if cut
         else ""
     )
@@ -635,64 +585,7 @@ def _share(count: int, of: int | None) -> str | None:
     return percent(count / of) if of and count <= of else None
 
 
-# --- reading the report ----------------------------------------------------------------------------------------------
-
-
-def _reading(report: Mapping[str, Any]) -> _Read:
-    files = tuple(mapping_of(file) for file in sequence_of(report.get("files")))
-    found: dict[tuple[int, str], _Found] = {}
-    for raw in map(mapping_of, sequence_of(report.get("findings"))):
-        if not raw:
-            continue
-        severity = _severity(raw.get("severity"))
-        check = _name(raw.get("check")) or "(no name)"
-        repair = raw.get("repair")
-        one = found.setdefault(
-            (_SEVERITIES.index(severity), check),
-            _Found(
-                check=check,
-                severity=severity,
-                title=_shown(raw.get("title"), _SHOWN_NAME) or check,
-                why=_shown(raw.get("why"), _SHOWN_TEXT),
-                advice=_shown(raw.get("advice"), _SHOWN_TEXT),
-                repair=repair if repair in ("drop", "edit", "look") else "",
-                repaired=raw.get("repaired") is True,
-            ),
-        )
-        lines = tuple(n for line in sequence_of(raw.get("lines")) if (n := _natural(line)) is not None)
-        count = _natural(raw.get("count"))
-        one.parts.append(
-            _Part(
-                file=_name(raw.get("file")),
-                count=count if count is not None else len(lines),
-                lines=lines,
-                note=_shown(raw.get("note"), _SHOWN_TEXT),
-                examples=tuple(e for e in map(mapping_of, sequence_of(raw.get("examples"))) if e),
-            )
-        )
-    ordered = tuple(one for (_, _), one in sorted(found.items(), key=lambda item: item[0][0]))
-    faulty = sum(_natural(file.get("faulty")) or 0 for file in files)
-    unread = sum(one.count for one in ordered if one.check == "schema")
-    severities = {one.severity for one in ordered}
-    said = report.get("verdict")
-    verdict: Literal["fail", "warn", "pass"] = (
-        "fail"
-        if "error" in severities or said == "fail"
-        else "warn"
-        if "warning" in severities or said == "warn"
-        else "pass"
-    )
-    skipped = mapping_of(report.get("skipped"))
-    return _Read(
-        verdict=verdict,
-        rows=_natural(report.get("rows")),
-        faulty=max(faulty, unread),
-        files=files,
-        found=ordered,
-        facts=mapping_of(report.get("facts")),
-        skipped=tuple((_name(key), _shown(why, _SHOWN_TEXT)) for key, why in skipped.items()),
-        seconds=_positive(report.get("seconds")),
-    )
+# --- numbers and words -----------------------------------------------------------------------------------------------
 
 
 def _whole(count: float) -> str:
@@ -701,57 +594,6 @@ def _whole(count: float) -> str:
 
 def _counted(count: float, noun: str) -> str:
     return f"{_whole(count)} {noun}{'' if count == 1 else 's'}"
-
-
-def _severity(value: object) -> Severity:
-    for severity in _SEVERITIES:
-        if value == severity:
-            return severity
-    return "warning"
-
-
-def _kept(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`report` for the page's JSON: a million line numbers would make a page of megabytes that says no more."""
-    findings = report.get("findings")
-    if not isinstance(findings, list | tuple):
-        return report
-    kept = []
-    for finding in findings:
-        lines = sequence_of(mapping_of(finding).get("lines"))
-        kept.append({**finding, "lines": list(lines[:_KEPT_LINES])} if len(lines) > _KEPT_LINES else finding)
-    return {**report, "findings": kept}
-
-
-def _natural(value: object) -> int | None:
-    number = number_of(value)
-    return round(number) if number is not None and number >= 0 else None
-
-
-def _positive(value: object) -> float | None:
-    number = number_of(value)
-    return number if number is not None and number >= 0 else None
-
-
-def _shown(value: object, most: int) -> str:
-    """A text as one line of at most so many characters, those that nobody sees written as their codes; else ""."""
-    if not isinstance(value, str):
-        number = number_of(value)
-        return amount(number) if number is not None else ""
-    text = value.strip()
-    cut = f"… ({amount(len(text))} characters)" if len(text) > most else ""
-    return "".join(_visible(character) for character in text[:most]) + cut
-
-
-def _name(value: object) -> str:
-    return _shown(value, _SHOWN_NAME)
-
-
-def _visible(character: str) -> str:
-    if character in "\n\r\t":
-        return " ⏎ " if character == "\n" else " "
-    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
-        return f"\\u{ord(character):04x}"
-    return character
 
 
 def _sentence(text: str, *, stop: bool = True) -> str:
@@ -763,15 +605,15 @@ def _sentence(text: str, *, stop: bool = True) -> str:
 def _leaves(value: Mapping[str, Any], prefix: str = "", depth: int = 4) -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
     for key, inner in value.items():
-        name = f"{prefix}{_name(key)}"
+        name = f"{prefix}{name_of(key)}"
         if isinstance(inner, Mapping) and depth:
             found += _leaves(inner, name + ".", depth - 1)
         elif isinstance(inner, list | tuple):
-            found.append((name, joined([_name(one) for one in inner[:20] if _name(one)]) or None))
+            found.append((name, joined([name_of(one) for one in inner[:20] if name_of(one)]) or None))
         elif isinstance(inner, bool):
             found.append((name, "yes" if inner else "no"))
         else:
-            found.append((name, _name(inner) or None))
+            found.append((name, name_of(inner) or None))
     return found
 
 
