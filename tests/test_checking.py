@@ -183,6 +183,12 @@ def test_check_tells_a_person_and_writes_a_page(tmp_path: Path, toy_base: Path) 
     assert SECRET not in page
 
 
+def test_a_page_that_cannot_be_written_is_told(sound: Path, tmp_path: Path, toy_base: Path) -> None:
+    missing = ("--html", tmp_path / "no" / "page.html")
+    told = as_json("data", "check", sound, "--base", toy_base, "--no-model", *missing, code=1)
+    assert "cannot be written" in told["error"]["message"]
+
+
 def test_clean_and_undo_as_commands(tmp_path: Path, toy_base: Path) -> None:
     rows = [*law(3), law(1)[0], ("mail", "Write to jane.doe@hospital.org now.")]
     file = write(tmp_path / "rows.jsonl", rows)

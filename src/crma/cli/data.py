@@ -52,6 +52,7 @@ def data_check(
     Given several files, those named for a held-out split (test, validation, dev) must share nothing with the others.
     """
     from crma.checking import check_data
+    from crma.errors import DataError
     from crma.train.config import LearnConfig
     from crma.web.quality_page import render_quality
 
@@ -72,7 +73,10 @@ def data_check(
         )
     found = report.to_json()
     if html is not None:
-        html.write_text(render_quality(found), encoding="utf-8")
+        try:
+            html.write_text(render_quality(found), encoding="utf-8")
+        except OSError as error:
+            raise DataError("the report cannot be written", where=html, got=error.strerror) from error
     if as_json:
         print_json(found)
     else:
@@ -99,7 +103,10 @@ def data_clean(
     skip: Annotated[list[str] | None, typer.Option(help="Leave this as it is; may be given several times.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A repaired copy, and beside it OUT.changes: what was done, by which `crma data undo` takes it back."""
+    """A repaired copy, and beside it OUT.changes: what was done, by which `crma data undo` takes it back.
+
+    Fields that training does not read stay as they are; of Parquet and Arrow they are left out.
+    """
     from crma.checking import prepare
     from crma.data.quality.clean import REPAIRED, clean, refuse_output
 
