@@ -65,8 +65,8 @@ def clean(source: Path, output: Path, surveyed: Surveyed, checks: Collection[str
     """Write `source` as JSON Lines to `output`, with the rows that `checks` found edited or left out.
 
     Lines of a JSON Lines file that are not changed stay the same bytes. Of other formats a row is written as it was
-    read: names of CSV columns in lower case, of Parquet and Arrow the fields that training reads. Whatever interrupts it, `output` is there whole
-    with its list of changes, or not at all.
+    read: names of CSV columns in lower case, of Parquet and Arrow the fields that training reads. Whatever interrupts
+    it, `output` is there whole with its list of changes, or not at all.
 
     Args:
         surveyed: of `crma.data.quality.check.survey`, over this file (and others, if it was checked with them).
