@@ -76,6 +76,13 @@ def test_lengths_and_the_time_of_training_are_measured(sound: Path, toy_base: Pa
     assert report.verdict == "pass"
 
 
+def test_held_out_rows_take_no_time_to_train(sound: Path, tmp_path: Path, toy_base: Path) -> None:
+    held = write(tmp_path / "test.jsonl", law(20, first=3000))
+    report = check_data([sound, held], base=str(toy_base), config=CONFIG)
+    assert report.facts["training"]["rows"] == 30
+    assert report.rows == 50
+
+
 def test_rows_longer_than_training_takes_are_told_exactly(tmp_path: Path, toy_base: Path) -> None:
     pairs = [("q" * n, "a") for n in range(20, 60)]
     report = check_data(

@@ -13,7 +13,7 @@ from crma.data.quality.answers import AnswerCheck, BoilerplateCheck
 from crma.data.quality.benchmarks import BenchmarkCheck
 from crma.data.quality.damage import DamageCheck
 from crma.data.quality.duplicates import DuplicateCheck, Part
-from crma.data.quality.findings import CHECKS, Finding, Report, by_severity, check_named
+from crma.data.quality.findings import Finding, Report, by_severity, check_named
 from crma.data.quality.hits import Hits, shown
 from crma.data.quality.personal import find_personal
 from crma.data.quality.row import Hit, Row, RowCheck, row_of
@@ -43,7 +43,8 @@ class Settings:
         reserved: rows that judge the domains of a stack, by a name to tell them by.
         benchmarks: a folder of public benchmarks.
         skip: checks that are not made.
-        more: further checks, of those who know a model.
+        more: further checks, of those who know a model; of rows that are to be learnt.
+        unmade: checks that the caller could not prepare, and why.
     """
 
     tokenizer: PreTrainedTokenizerBase | None = None
@@ -53,7 +54,7 @@ class Settings:
     benchmarks: Path | None = None
     skip: frozenset[str] = frozenset()
     more: Sequence[RowCheck] = ()
-    unmade: Mapping[str, str] = field(default_factory=dict)  # checks the caller could not prepare, and why
+    unmade: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,22 +114,22 @@ def survey(
             if progress is not None:
                 progress(done + at, total, rows)
 
-        def see(rows: Iterable[Row], judged: bool) -> None:
-            rows = iter(rows)
+        def see(rows: Iterator[Row], looking: Sequence[RowCheck]) -> None:
             while chunk := tuple(islice(rows, _CHUNK)):
                 spool.extend(chunk)
-                for check in checks if judged else checks[:1]:
+                for check in looking:
                     hits.add((hit for hit in check.see(chunk) if hit.check not in settings.skip), chunk, spool)
 
         for number, rows in enumerate(settings.reserved.values()):
-            see(_reserved(rows, number, spool), judged=False)
+            see(_reserved(rows, number, spool), checks[:1])
         reserved = len(spool)
         for number, source in enumerate(sources, start=len(settings.reserved)):
             before = len(spool)
             first_row[source.path] = before
             faults = _Faults()
             size = _size(source.path)
-            see(_rows(source, number, before, faults, told), True)
+            learnt = source.part.role == "train"  # of held-out rows no time of training, and no overlap
+            see(_rows(source, number, before, faults, told), [*checks, *settings.more] if learnt else checks)
             done += size
             files.append(
                 {
@@ -145,26 +146,26 @@ def survey(
             raise DataError("there are no rows to check", where=", ".join(str(path) for path in paths))
         facts: dict[str, Any] = {}
         unmade = {**settings.unmade, **_off(settings)}
-        for check in checks:
+        for check in (*checks, *settings.more):
             found = check.finish(spool)
             hits.add((hit for hit in found if hit.check not in settings.skip and hit.row >= reserved), (), spool)
             facts |= check.facts()
             unmade |= check.skipped()
-        findings = by_severity([*faulty, *hits.findings(spool, names, {})])
+        findings = by_severity([*faulty, *hits.findings(spool, names)])
         rows = len(spool) - reserved
     report = Report(
         files=tuple(files),
         rows=rows,
         findings=findings,
         facts=facts,
-        skipped={name: why for name, why in unmade.items() if name in CHECKS or name in ("lengths", "training")},
+        skipped=unmade,
         seconds=time.monotonic() - started,
     )
     return Surveyed(report=report, hits=hits, first_row=first_row)
 
 
 def _checks(settings: Settings, parts: Sequence[Part], sources: Sequence[_Source]) -> list[RowCheck]:
-    """Duplicates first: they also look at reserved rows."""
+    """Of the rows alone. Duplicates first: they also look at reserved rows."""
     delimited = frozenset(
         number
         for number, source in enumerate(sources, start=len(settings.reserved))
@@ -185,7 +186,7 @@ def _checks(settings: Settings, parts: Sequence[Part], sources: Sequence[_Source
         checks.append(LengthCheck(settings.tokenizer, settings.max_length, settings.base))
     if settings.benchmarks is not None and "leak_benchmark" not in settings.skip:
         checks.append(BenchmarkCheck(settings.benchmarks))
-    return [*checks, *settings.more]
+    return checks
 
 
 def _off(settings: Settings) -> dict[str, str]:

@@ -113,7 +113,7 @@ class DuplicateCheck(RowCheck):
         ours, theirs = self._parts[self._source[row]], self._parts[self._source[first]]
         if ours.role == "reserved":
             return
-        where = f"line {kept_line(kept, first)}" + ("" if theirs is ours else f" of {theirs.name}")
+        where = f"line {kept.line(first)}" + ("" if theirs is ours else f" of {theirs.name}")
         if ours.role == theirs.role:
             if within is not None:
                 yield Hit(row, within, f"{what} as {where}" if what.startswith("the same") else f"{what}: {where}")
@@ -152,7 +152,7 @@ class DuplicateCheck(RowCheck):
         others = [row for row in asked if answers[row] != answers[first]]
         apart = [row for row in others if _jaccard(said, frozenset(word_hashes(kept.answer(row)))) < THRESHOLD]
         for row in [first, *apart] if apart else []:
-            note = f"the same question as line {kept_line(kept, first if row != first else apart[0])}"
+            note = f"the same question as line {kept.line(first if row != first else apart[0])}"
             yield Hit(row, "contradiction", note, len(kept.context(row)) + 1)
 
     def _nearly_same(self, kept: Kept) -> Iterator[Hit]:
@@ -223,11 +223,6 @@ def word_pairs(words: np.ndarray) -> np.ndarray:
     """[words] hashes to [words - 1] hashes of neighbouring pairs, mixed so that their order counts."""
     pairs = words[:-1] * _MIX + words[1:]
     return pairs ^ (pairs >> np.uint64(29))
-
-
-def kept_line(kept: Kept, row: int) -> int:
-    lines = getattr(kept, "lines", None)
-    return int(lines[row]) if lines is not None else row + 1
 
 
 def _bands_of(pairs: Sequence[list[int]]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,13 +50,8 @@ class Hits:
         """[rows] ascending."""
         return np.unique(np.array(self._rows.get(check, ()), np.uint64))
 
-    def findings(self, spool: Spool, names: Sequence[str], severities: Mapping[str, Any]) -> tuple[Finding, ...]:
-        """One a check and source.
-
-        Args:
-            names: the sources'.
-            severities: of checks whose own does not fit here.
-        """
+    def findings(self, spool: Spool, names: Sequence[str]) -> tuple[Finding, ...]:
+        """One a check and source; `names` are the sources'."""
         sources, lines = np.array(spool.sources, np.int64), np.array(spool.lines, np.int64)
         found = []
         for check in self._rows:
@@ -66,7 +61,7 @@ class Hits:
                 found.append(
                     Finding(
                         check=check,
-                        severity=severities.get(check, CHECKS[check].severity),
+                        severity=CHECKS[check].severity,
                         count=len(here),
                         lines=tuple(int(line) for line in lines[here]),
                         file=names[int(source)],

@@ -53,6 +53,8 @@ class Kept(Protocol):
 
     def answer(self, number: int) -> str: ...
 
+    def line(self, number: int) -> int: ...
+
 
 class RowCheck:
     """One or more checks that share a look at each row. What they keep must fit in memory for millions of rows."""

@@ -65,6 +65,9 @@ class Spool:
     def answer(self, number: int) -> str:
         return self._read(2 * number + 1)
 
+    def line(self, number: int) -> int:
+        return self.lines[number]
+
     def text(self, number: int) -> str:
         return f"{self.context(number)}\n{self.answer(number)}"
 
