@@ -251,6 +251,13 @@ def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     assert not (tmp_path / "missing").exists()
 
 
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    source = dirty(tmp_path / "rows" / "train.jsonl")
+    with pytest.raises(ConfigError, match="file by file"):
+        clean(tmp_path / "rows", tmp_path / "clean.jsonl", checked(source))
+
+
 def test_a_file_that_changed_since_it_was_checked_is_refused(tmp_path: Path) -> None:
     source = dirty(tmp_path / "rows.jsonl")
     surveyed = checked(source)

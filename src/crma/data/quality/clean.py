@@ -245,6 +245,13 @@ def refuse_output(source: Path, output: Path) -> None:
 
     A list of changes without its file is what a kill between the two left behind: it may be replaced.
     """
+    if source.is_dir():
+        raise ConfigError(
+            "a folder is cleaned file by file",
+            expected="a file",
+            got=str(source),
+            next_step="name one of its files; --held-out takes those it must share nothing with",
+        )
     if output.exists() or output.is_symlink():
         same = output.exists() and source.exists() and output.samefile(source)
         raise ConfigError(
