@@ -9,6 +9,7 @@ import pytest
 
 from crma.bench.demo_table import demo_table
 from crma.bench.numbers import check_document, check_whole
+from crma.bench.quality import read_quality
 from crma.bench.receipt import read_receipts
 from crma.bench.report import results_markdown
 from crma.bench.routing import read_routing
@@ -24,10 +25,13 @@ def test_the_readme_shows_what_the_demo_came_to():
 
 def test_the_documents_hold_the_numbers_of_the_receipts():
     receipts, routing = read_receipts(ROOT / "results"), read_routing(ROOT / "results")
+    quality = read_quality(ROOT / "results")
     assert receipts
     assert routing
-    assert check_document(ROOT / "README.md", receipts, routing) == ()
-    assert check_whole(ROOT / "RESULTS.md", results_markdown(receipts, Path("results/figures"), routing)) == ()
+    assert len(quality)
+    assert check_document(ROOT / "README.md", receipts, routing, quality) == ()
+    told = results_markdown(receipts, Path("results/figures"), routing, quality)
+    assert check_whole(ROOT / "RESULTS.md", told) == ()
 
 
 def test_a_document_that_says_more_or_less_than_the_receipts_is_found(tmp_path: Path):
