@@ -261,9 +261,11 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_changed_since_it_was_checked_is_refused(tmp_path: Path) -> None:
     source = dirty(tmp_path / "rows.jsonl")
     surveyed = checked(source)
-    source.write_bytes(source.read_bytes().splitlines(keepends=True)[0])
-    with pytest.raises(DataError, match="changed while it was cleaned"):
-        clean(source, tmp_path / "clean.jsonl", surveyed)
+    lines = source.read_bytes().splitlines(keepends=True)
+    for other in (lines[:1], lines[::-1]):  # fewer rows; as many, in another order
+        source.write_bytes(b"".join(other))
+        with pytest.raises(DataError, match="changed while it was cleaned"):
+            clean(source, tmp_path / "clean.jsonl", surveyed)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rows.jsonl"]
 
 

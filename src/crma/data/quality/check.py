@@ -26,7 +26,7 @@ from crma.types import Example
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Progress", "Settings", "Surveyed", "survey"]
+__all__ = ["Progress", "Settings", "Surveyed", "stamp_of", "survey"]
 
 _CHUNK = 1000
 _SHOWN_FAULTS = 5
@@ -60,11 +60,12 @@ class Settings:
 @dataclass(frozen=True, kw_only=True)
 class Surveyed:
     """The report, and which rows it is about: `hits` counts good rows of all sources from 0, `first_row` where each
-    file's begin."""
+    file's begin; `stamps` is what each file was when it was opened."""
 
     report: Report
     hits: Hits
     first_row: Mapping[Path, int]
+    stamps: Mapping[Path, tuple[int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,7 @@ def survey(
     hits, files, first_row = Hits(), [], {}
     faulty: list[Finding] = []
     total, done = sum(_size(source.path) for source in sources), 0
+    stamps = {source.path: stamp_of(source.path) for source in sources}
 
     with Spool() as spool:
 
@@ -161,7 +163,7 @@ def survey(
         skipped=unmade,
         seconds=time.monotonic() - started,
     )
-    return Surveyed(report=report, hits=hits, first_row=first_row)
+    return Surveyed(report=report, hits=hits, first_row=first_row, stamps=stamps)
 
 
 def _checks(settings: Settings, parts: Sequence[Part], sources: Sequence[_Source]) -> list[RowCheck]:
@@ -270,6 +272,12 @@ def _reserved(rows: Sequence[Example], source: int, spool: Spool) -> Iterator[Ro
     first = len(spool)
     for place, example in enumerate(rows):
         yield row_of(example, number=first + place, source=source, line=example.line or place + 1)
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Size and time of the last change: other rows in equal number are not what was checked."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _size(path: Path) -> int:

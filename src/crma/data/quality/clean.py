@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from crma.data.quality.check import Surveyed
+from crma.data.quality.check import Surveyed, stamp_of
 from crma.data.quality.damage import mend_control, mend_encoding, mend_markup
 from crma.data.quality.findings import CHECKS, check_named
 from crma.data.quality.personal import mask
@@ -117,7 +117,7 @@ def clean(source: Path, output: Path, surveyed: Surveyed, checks: Collection[str
             else:
                 kept += 1
         _write(changes, {"rows": rows, "output_sha256": written.hexdigest(), "rows_sha256": original.hexdigest()})
-        if number - surveyed.first_row[source] != _rows_in(surveyed, source):
+        if stamp_of(source) != surveyed.stamps[source]:
             raise DataError("the file changed while it was cleaned", where=source, next_step="check and clean it again")
     return Cleaned(
         rows=rows,
@@ -371,12 +371,3 @@ def _refuse_changed(output: Path, end: Mapping[str, Any]) -> None:
 
 def _feed(digest: Any, line: bytes | None) -> None:
     digest.update(b"\0" if line is None else b"\1" + line + b"\n")
-
-
-def _rows_in(surveyed: Surveyed, source: Path) -> int:
-    numbers = sorted(surveyed.first_row.items(), key=lambda item: item[1])
-    place = [path for path, _ in numbers].index(source)
-    first = surveyed.first_row[source]
-    ends = [row for _, row in numbers[place + 1 :]]
-    last = ends[0] if ends else surveyed.report.rows + min(surveyed.first_row.values())
-    return last - first
