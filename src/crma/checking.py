@@ -29,6 +29,7 @@ def check_data(
     stack: str | os.PathLike[str] | None = None,
     base: str | None = None,
     benchmarks: str | os.PathLike[str] | None = None,
+    presidio: str | None = None,
     config: LearnConfig | None = None,
     use_model: bool = True,
     score: int = 0,
@@ -43,6 +44,8 @@ def check_data(
             overlap.
         base: whose tokenizer counts, and whose weights measure time; None is the stack's, else `DEFAULT_BASE`.
         benchmarks: a folder of public benchmarks whose questions must not be among the rows.
+        presidio: a spaCy pipeline (its name or folder), or presidio's own configuration (YAML): it is asked for names
+            and other personal data as well (`pii_other`).
         config: how they would be learnt (length, epochs, batch, rank).
         use_model: load the weights, for the time and memory of training and, with a stack, for the overlap.
         score: this many rows are scored by the base's own loss (`hard`, `easy`).
@@ -57,6 +60,7 @@ def check_data(
         stack=stack,
         base=base,
         benchmarks=benchmarks,
+        presidio=presidio,
         config=config,
         use_model=use_model,
         score=score,
@@ -71,6 +75,7 @@ def prepare(
     stack: str | os.PathLike[str] | None = None,
     base: str | None = None,
     benchmarks: str | os.PathLike[str] | None = None,
+    presidio: str | None = None,
     config: LearnConfig | None = None,
     use_model: bool = False,
     score: int = 0,
@@ -121,6 +126,7 @@ def prepare(
         max_length=config.max_length,
         reserved=reserved,
         benchmarks=Path(benchmarks) if benchmarks is not None else None,
+        presidio=presidio,
         skip=frozenset(skip),
         more=more,
         unmade=unmade,

@@ -38,6 +38,9 @@ def data_check(
     max_length: MaxLength = None,
     epochs: Annotated[float | None, typer.Option(help="As learning will take them, for its time.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="As learning will take it, for its time.")] = None,
+    presidio: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Ask presidio for names too, with this spaCy pipeline or YAML.")
+    ] = None,
     score: Annotated[int, typer.Option(min=0, help="Let the base score this many rows by its own loss.")] = 0,
     model: Annotated[bool, typer.Option(help="Load the base's weights: the time of training, overlap.")] = True,
     skip: Skip = None,
@@ -65,6 +68,7 @@ def data_check(
             stack=stack,
             base=base,
             benchmarks=benchmarks,
+            presidio=presidio,
             config=config,
             use_model=model,
             score=score,

@@ -16,6 +16,7 @@ from crma.data.quality.duplicates import DuplicateCheck, Part
 from crma.data.quality.findings import Finding, Report, by_severity, check_named
 from crma.data.quality.hits import Hits, shown
 from crma.data.quality.personal import find_personal
+from crma.data.quality.presidio import PresidioCheck
 from crma.data.quality.row import Hit, Row, RowCheck, row_of
 from crma.data.quality.shape import FormulaCheck, LanguageCheck, LengthCheck, OutlierCheck
 from crma.data.quality.spool import Spool
@@ -42,6 +43,7 @@ class Settings:
         tokenizer: the base's; without it lengths are told in characters, and none is too long.
         reserved: rows that judge the domains of a stack, by a name to tell them by.
         benchmarks: a folder of public benchmarks.
+        presidio: a spaCy pipeline, or presidio's configuration, by which `pii_other` is told.
         skip: checks that are not made.
         more: further checks, of those who know a model; of rows that are to be learnt.
         unmade: checks that the caller could not prepare, and why.
@@ -52,6 +54,7 @@ class Settings:
     max_length: int = 512
     reserved: Mapping[str, Sequence[Example]] = field(default_factory=dict)
     benchmarks: Path | None = None
+    presidio: str | None = None
     skip: frozenset[str] = frozenset()
     more: Sequence[RowCheck] = ()
     unmade: Mapping[str, str] = field(default_factory=dict)
@@ -188,6 +191,8 @@ def _checks(settings: Settings, parts: Sequence[Part], sources: Sequence[_Source
         checks.append(LengthCheck(settings.tokenizer, settings.max_length, settings.base))
     if settings.benchmarks is not None and "leak_benchmark" not in settings.skip:
         checks.append(BenchmarkCheck(settings.benchmarks))
+    if settings.presidio is not None and "pii_other" not in settings.skip:
+        checks.append(PresidioCheck(settings.presidio))
     return checks
 
 
@@ -197,6 +202,8 @@ def _off(settings: Settings) -> dict[str, str]:
         off.setdefault("too_long", "no base model to count tokens with")
     if settings.benchmarks is None:
         off.setdefault("leak_benchmark", "no folder of benchmarks")
+    if settings.presidio is None:
+        off.setdefault("pii_other", "presidio was not asked")
     if not settings.reserved:
         off.setdefault("leak_stack", "no stack, or it keeps no rows")
     return off

@@ -43,6 +43,8 @@ class Hits:
                 row = rows[hit.row - first] if rows else None
                 line = row.line if row else int(spool.lines[hit.row])
                 text = row.text if row else spool.text(hit.row)
+                for start, end, mark in reversed(hit.hidden):
+                    text = text[:start] + mark + text[end:]
                 example = {"line": line, "text": shown(text, hit.at)}
                 examples.append({**example, "note": shown(hit.note, 0, around=200)} if hit.note else example)
 

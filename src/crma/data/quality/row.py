@@ -23,12 +23,14 @@ _LETTER_BYTES = bytes(b for b in range(256) if b >= 0x80 or chr(b).isalpha())
 
 
 class Hit(NamedTuple):
-    """One row has what a check looks for. `at`: where in `Row.text`, to show it; -1 is from its beginning."""
+    """One row has what a check looks for. `at`: where in `Row.text`, to show it; -1 is from its beginning. `hidden`:
+    parts of it, in order, that are shown as their mark: (start, end, mark)."""
 
     row: int
     check: str
     note: str = ""
     at: int = -1
+    hidden: tuple[tuple[int, int, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
