@@ -25,7 +25,7 @@ from typing import IO, Any
 from crma.data.quality.check import Surveyed, stamp_of
 from crma.data.quality.damage import mend_control, mend_encoding, mend_markup
 from crma.data.quality.findings import CHECKS, check_named
-from crma.data.quality.personal import mask
+from crma.data.quality.personal import MARKS, mask
 from crma.data.sources import Record, read_line, read_records
 from crma.errors import ConfigError, DataError
 
@@ -35,7 +35,6 @@ FORMAT = 1
 ENDING = ".changes"
 REPAIRED = frozenset(name for name, check in CHECKS.items() if check.repaired)
 
-_PERSONAL = frozenset(name for name in CHECKS if name.startswith("pii_") or name == "secret")
 _MENDS: Mapping[str, Callable[[str], str]] = {
     "encoding": mend_encoding,
     "control": mend_control,
@@ -176,7 +175,7 @@ def _repaired(record: Record, before: bytes | None, names: list[str]) -> tuple[b
     if not names or record.fields is None:
         return before, []
     mends = [(name, _MENDS[name]) for name in _MENDS if name in names]
-    if personal := frozenset(names) & _PERSONAL:
+    if personal := frozenset(names) & set(MARKS):
         mends += [(name, partial(mask, checks={name})) for name in sorted(personal)]
     did: list[str] = []
     fields: Any = record.fields
