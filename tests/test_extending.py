@@ -187,8 +187,8 @@ def test_the_router_counts_the_new_rows(once: Once):
     router, before = once.model.router(), once.before.router()
     assert router is not None
     assert before is not None
-    assert before.statistics["medicine"].count == len(OLD.train)
-    assert router.statistics["medicine"].count == len(OLD.train) + len(NEW.train)
+    assert before.statistics["medicine"].own.count == len(OLD.train)
+    assert router.statistics["medicine"].own.count == len(OLD.train) + len(NEW.train)
     expected = before.with_more(
         "medicine",
         once.model.features([e.prompt for e in NEW.train]),
@@ -265,7 +265,7 @@ def test_a_domain_may_be_extended_again(once: Once, tmp_path: Path):
     assert loss(model, judges[:8]) <= (before.validation_loss or 0.0)
     router = model.router()
     assert router is not None
-    assert router.statistics["medicine"].count == 24 + len(more.train)
+    assert router.statistics["medicine"].own.count == 24 + len(more.train)
     with pytest.raises(ConfigError, match="has learnt these rows already"):
         model.extend("medicine", NEW)  # not only the last are remembered
     assert model.stack.verify_files() == []

@@ -12,7 +12,7 @@ from crma.data.worlds import make_world
 from crma.overlap import Overlap, overlaps_of
 from crma.route.centroid import Router
 from crma.served import ServedStack
-from crma.types import Example
+from crma.types import Example, Split
 
 DIMENSION = 16
 
@@ -24,7 +24,7 @@ def rows(centre: float, count: int, seed: int) -> np.ndarray:
 
 
 class Stub:
-    """A stack that keeps validation questions, each its own feature."""
+    """A stack that keeps held-out questions, each its own feature."""
 
     def __init__(self, kept: dict[str, np.ndarray]) -> None:
         self.kept, self.asked = kept, []
@@ -43,7 +43,9 @@ def find(centres: dict[str, float], new: float, kept: bool = True, asked: int = 
         router = router.with_domain(name, rows(centre, 80, i + 1), rows(centre, 30, i + 20))
     router = router.with_domain("new", rows(new, 80, 90), rows(new, 30, 91))
     stub = Stub({name: rows(centre, 50, i + 40) for i, (name, centre) in enumerate(centres.items())} if kept else {})
-    return overlaps_of(cast(ServedStack, stub), "new", router, rows(new, asked, 92)), stub
+    stub.kept["new"] = rows(new, asked, 92)
+    questions = tuple(Example.of(f"new {i}", "yes") for i in range(asked))
+    return overlaps_of(cast(ServedStack, stub), "new", router, Split(train=(), validation=(), test=questions)), stub
 
 
 def test_the_same_subject_twice_is_told_with_both_confusions():
@@ -62,7 +64,7 @@ def test_subjects_apart_say_nothing():
 
 def test_only_the_nearest_three_are_looked_at():
     _, stub = find({f"d{i}": float(8 * i) for i in range(6)}, 0.5)
-    assert len(stub.asked) <= 3
+    assert len(stub.asked) <= 1 + 3
     assert "d0" in stub.asked
 
 
@@ -75,7 +77,8 @@ def test_without_kept_questions_the_other_way_is_left_open():
 @pytest.mark.parametrize("asked", [0, 1])
 def test_hardly_any_question_says_nothing(asked: int):
     router = Router.empty(np.random.default_rng(0).normal(size=(60, DIMENSION)).astype(np.float32))
-    assert overlaps_of(cast(ServedStack, Stub({})), "new", router.with_domain("new", rows(0, 9, 1)), None) == []
+    router = router.with_domain("new", rows(0, 9, 1))
+    assert overlaps_of(cast(ServedStack, Stub({})), "new", router, Split(train=(), validation=(), test=())) == []
     if asked:
         assert find({"old": 0.0}, 0.0, kept=False, asked=asked)[0] == []
 

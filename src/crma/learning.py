@@ -106,8 +106,8 @@ class Learning(DomainTraining):
             session.remember(loss_base=loss_base)
 
         # Before any training: what it may raise must not cost a trained domain. It needs the base and the prompts only.
-        router, held_out = self.served.router_with(self.domain, split)
-        overlaps = overlaps_of(self.served, self.domain, router, held_out)
+        router = self.served.router_with(self.domain, split)
+        overlaps = overlaps_of(self.served, self.domain, router, split)
         for overlap in overlaps:
             self.on_event("overlap", asdict(overlap))
             self.on_event("note", {"text": str(overlap)})

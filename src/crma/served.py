@@ -367,13 +367,13 @@ class ServedStack:
     def router_or_empty(self) -> Router:
         return self.router() or Router.empty(self.features(BACKGROUND_PROMPTS, FEATURES), features=FEATURES)
 
-    def router_with(self, domain: str, split: Split) -> tuple[Router, np.ndarray | None]:
-        """The stack's router and `domain`, and the features of its validation prompts, if it has any."""
+    def router_with(self, domain: str, split: Split) -> Router:
+        """The stack's router and `domain`."""
         router = self.router_or_empty()
         own = self.features([e.prompt for e in split.train])
         held_out = self.features([e.prompt for e in split.validation]) if split.validation else None
         documents = documents_of(split.validation or split.train)
-        return router.with_domain(domain, own, held_out, documents=documents), held_out
+        return router.with_domain(domain, own, held_out, documents=documents)
 
     # --- processes ---------------------------------------------------------------------------------------------
 

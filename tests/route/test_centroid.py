@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -321,7 +322,7 @@ def test_the_discriminant_is_that_of_the_pooled_covariance(domains: int, rows: i
     router = Router.empty(background())
     for d in range(domains):
         router = router.with_domain(f"d{d}", domain(seed + d, rows=rows + 7 * d), domain(seed + d, rows=3))
-    kept = list(router.statistics.values())
+    kept = [held.whole for held in router.statistics.values()]
     total = sum(held.count for held in kept)
     own = [held.axes.T * held.spread @ held.axes + held.rest * np.eye(DIMENSION) for held in kept]
     pooled = np.sum([held.count / total * matrix for held, matrix in zip(kept, own, strict=True)], axis=0)
@@ -409,7 +410,7 @@ def widened(seed: int, rows: int, dimension: int) -> tuple[np.ndarray, np.ndarra
 
 
 def covariance(router: Router, name: str) -> np.ndarray:
-    held = router.statistics[name]
+    held = router.statistics[name].own
     axes = held.axes.astype(float)
     return axes.T * held.spread @ axes + held.rest * np.eye(router.dimension)
 
@@ -430,7 +431,7 @@ def test_pooled_rows_have_the_mean_and_the_scatter_of_all_rows(
     then = np.repeat(then[:1], more, axis=0) if repeat else then
     router = Router.empty(background(dimension=dimension)).with_domain("law", first, first).with_more("law", then, then)
     directions = router._lens.directions(np.concatenate([first, then]).astype(float))
-    held = router.statistics["law"]
+    held = router.statistics["law"].own
     assert held.count == rows + more
     np.testing.assert_allclose(held.mean, directions.mean(0), atol=2e-7)
     trace = float(((directions - directions.mean(0)) ** 2).sum()) / (rows + more)
@@ -448,7 +449,7 @@ def test_where_no_axis_is_left_out_pooling_is_exact(seed: int, rows: int, more: 
     first, then = domain(seed, rows, dimension), domain(seed + 1, more, dimension)
     pooled = empty.with_domain("law", first, first).with_more("law", then, then)
     whole = empty.with_domain("law", np.concatenate([first, then]), first)
-    assert pooled.statistics["law"].rest == whole.statistics["law"].rest == 0.0
+    assert pooled.statistics["law"].own.rest == whole.statistics["law"].own.rest == 0.0
     np.testing.assert_allclose(covariance(pooled, "law"), covariance(whole, "law"), atol=1e-6)
 
 
@@ -670,3 +671,64 @@ def test_rows_without_their_words_are_refused() -> None:
     for hidden in (domain(1, dimension=DIMENSION + 4), 70_000 * np.ones((2, DIMENSION + 4))):
         with pytest.raises(ConfigError, match="without their words"):
             wordy_router(1).route(hidden)
+
+
+# --- which domain: by all rows; whether any: by those that did not calibrate ---------------------------------------
+
+
+def test_rows_that_calibrate_help_to_choose_but_not_to_accept() -> None:
+    empty = Router.empty(background())
+    few, judges = domain(1, rows=4), domain(1, rows=90)[30:]
+    alone = empty.with_domain("law", few, judges)
+    held = alone.statistics["law"]
+    assert (held.own.count, held.whole.count) == (4, 64)
+    np.testing.assert_allclose(held.whole.mean, alone.directions(np.concatenate([few, judges])).mean(0), atol=1e-6)
+    again = empty.with_domain("law", few, judges[:1])
+    queries = np.concatenate([domain(1, rows=120)[100:], background(7, rows=20)])
+    for mine, other in zip(alone.route(queries), again.route(queries), strict=True):
+        assert mine.scores == other.scores  # the threshold moves with the judges, what is held against it does not
+
+
+def test_siblings_of_few_training_rows_are_told_apart_by_their_held_out_rows() -> None:
+    kept = {"left": (1, -0.5), "right": (2, +0.5)}
+    router = Router.empty(background())
+    for name, (seed, side) in kept.items():
+        router = router.with_domain(name, siblings(seed, side, rows=6), siblings(seed + 20, side, rows=60))
+
+    def right(of: Router) -> float:
+        routes = [(r, n) for n, (_, side) in kept.items() for r in of.route(siblings(5, side, rows=300))]
+        return float(np.mean([r.nearest == n for r, n in routes]))
+
+    by_training_rows = {
+        n: replace(held, whole=held.own, whole_words=held.words and held.words.counts)
+        for n, held in router.statistics.items()
+    }
+    assert right(router) >= right(replace(router, statistics=by_training_rows)) + 0.05
+
+
+def test_more_rows_of_a_domain_are_counted_once_among_all() -> None:
+    empty = Router.empty(background())
+    first, then, judges, later = (domain(s, rows=n) for s, n in ((1, 40), (2, 30), (3, 10), (4, 7)))
+    more = empty.with_domain("law", first, judges).with_more("law", then, np.concatenate([judges, later]))
+    assert more.statistics["law"].own.count == 70
+    assert more.statistics["law"].whole.count == 80  # the later judges only judge
+    exact = empty.with_domain("law", np.concatenate([first, then]), judges).statistics["law"].whole
+    np.testing.assert_allclose(more.statistics["law"].whole.mean, exact.mean, atol=1e-6)
+
+
+def test_a_file_of_before_chooses_by_the_rows_it_has() -> None:
+    router = three_domains()
+    older = {name: values for name, values in router.to_arrays().items() if "/whole_" not in name}
+    found = router_of(older)
+    assert all(held.whole == held.own for held in found.statistics.values())
+    queries = np.concatenate([domain(s, rows=90)[80:] for s in (1, 2, 3)])
+    assert [r.scores for r in found.route(queries)] == [r.scores for r in router.route(queries)]
+
+
+@pytest.mark.parametrize("name", ["whole_mean", "whole_axes", "whole_spread", "whole_numbers"])
+def test_broken_numbers_of_all_rows_are_not_opened(name: str) -> None:
+    arrays = three_domains().to_arrays()
+    for broken in (arrays[f"domain/law/{name}"][:-1], arrays[f"domain/law/{name}"] * np.nan):
+        if broken.size:
+            with pytest.raises(ConfigError, match="not a whole router"):
+                router_of({**arrays, f"domain/law/{name}": broken})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crma.route.words import WordCounts, Words, columns, is_number_of_buckets, packed, unpacked
+from crma.route.words import WordCounts, WordEvidence, Words, columns, is_number_of_buckets, packed, unpacked
 
 BUCKETS = 64
 SETS = st.lists(st.sets(st.integers(0, 49_151), max_size=80), min_size=1, max_size=12)
@@ -51,7 +51,8 @@ def test_the_score_is_that_of_the_unigram_model_by_hand() -> None:
         (ratio(2, 5) + ratio(0, 5)) / 2,
     ]
     assert held.middle == pytest.approx(float(np.median(without_itself)), abs=1e-6)
-    usual, evidence = Words([held]).scores(prompts([1, 9]))
+    asked = prompts([1, 9])
+    usual, evidence = Words([held]).usual(asked), WordEvidence([held.counts]).of(asked)
     mean = (ratio(3, 7) + ratio(0, 7)) / 2
     deviation = math.sqrt(held.variance + held.variance_of_one / 2)
     assert usual[0, 0] == pytest.approx((mean - held.middle) / deviation * 2 / 42, abs=1e-5)
@@ -65,14 +66,14 @@ def test_each_training_prompt_is_judged_by_counts_without_it(seed: int, rows: in
     by_hand = []
     for i in range(rows):
         others = WordCounts.of(np.delete(own, i, axis=0))
-        by_hand.append(Words([others]).scores(own[i : i + 1])[1][0, 0] / math.sqrt(own[i].sum()))
+        by_hand.append(WordEvidence([others.counts]).of(own[i : i + 1])[0, 0] / math.sqrt(own[i].sum()))
     assert WordCounts.of(own).middle == pytest.approx(float(np.median(by_hand)), abs=1e-5)
 
 
 def test_own_words_are_usual_and_others_are_not() -> None:
     held = WordCounts.of(random_prompts(0, 200, last=BUCKETS // 2))
-    own, _ = Words([held]).scores(random_prompts(1, 200, last=BUCKETS // 2))
-    others, _ = Words([held]).scores(random_prompts(2, 200, first=BUCKETS // 2))
+    own = Words([held]).usual(random_prompts(1, 200, last=BUCKETS // 2))
+    others = Words([held]).usual(random_prompts(2, 200, first=BUCKETS // 2))
     assert abs(float(np.median(own))) < 0.1
     assert np.quantile(others, 0.9) < np.quantile(own, 0.1)
 
@@ -85,7 +86,7 @@ def test_the_unit_is_the_standard_deviation_of_prompts_that_are_new() -> None:
         return prompts(*[np.minimum(rng.geometric(0.1, n), BUCKETS - 1).tolist() for n in rng.integers(2, 25, rows)])
 
     asked = draw(400)
-    own, _ = Words([WordCounts.of(draw(400))]).scores(asked)
+    own = Words([WordCounts.of(draw(400))]).usual(asked)
     distance = own[:, 0] * (1 + 40 / asked.sum(1))
     assert abs(float(np.median(distance))) < 0.2
     assert 0.7 < distance.std() < 1.4
@@ -93,7 +94,7 @@ def test_the_unit_is_the_standard_deviation_of_prompts_that_are_new() -> None:
 
 def test_few_words_count_less() -> None:
     held = WordCounts.of(prompts(*[[1, 2, 3, 4, 5, 6]] * 5))
-    usual, _ = Words([held]).scores(prompts([40], [40, 41, 42], list(range(40, 60))))
+    usual = Words([held]).usual(prompts([40], [40, 41, 42], list(range(40, 60))))
     assert 0 > usual[0, 0] > usual[1, 0] > usual[2, 0]
 
 
@@ -108,13 +109,13 @@ def test_short_prompts_are_allowed_to_be_odder() -> None:
     held = WordCounts.of(prompts(*[draw(int(n)) for n in rng.integers(2, 30, 400)]))
     assert held.variance_of_one > 0.1
     asked = prompts([40], [40, 41, 42, 43, 44, 45, 46])
-    distance = Words([held]).scores(asked)[0][:, 0] * (1 + 40 / asked.sum(1))
+    distance = Words([held]).usual(asked)[:, 0] * (1 + 40 / asked.sum(1))
     assert distance[1] < distance[0] < 0
 
 
 def test_a_prompt_without_words_says_nothing() -> None:
-    usual, evidence = Words([WordCounts.of(random_prompts(0, 20))]).scores(prompts([]))
-    assert (usual[0, 0], evidence[0, 0]) == (0.0, 0.0)
+    held = WordCounts.of(random_prompts(0, 20))
+    assert Words([held]).usual(prompts([])).tolist() == WordEvidence([held.counts]).of(prompts([])).tolist() == [[0.0]]
 
 
 @pytest.mark.parametrize("rows", [[[]], [[3]], [[3, 4]] * 5, [[], [1], []]])
@@ -122,7 +123,9 @@ def test_few_or_equal_prompts_leave_finite_numbers(rows: list[list[int]]) -> Non
     held = WordCounts.of(prompts(*rows))
     assert held.variance > 0
     assert held.variance_of_one >= 0
-    assert np.isfinite(np.concatenate(Words([held]).scores(prompts([3], [], list(range(60)))))).all()
+    asked = prompts([3], [], list(range(60)))
+    assert np.isfinite(Words([held]).usual(asked)).all()
+    assert np.isfinite(WordEvidence([held.counts]).of(asked)).all()
 
 
 @given(st.integers(0, 50), st.integers(3, 12), st.integers(1, 12))
@@ -140,14 +143,22 @@ def test_pooling_like_prompts_changes_little() -> None:
     first, second = random_prompts(0, 300, last=20), random_prompts(1, 300, last=20)
     pooled, whole = WordCounts.of(first).pooled(second), WordCounts.of(np.concatenate([first, second]))
     asked = np.concatenate([random_prompts(2, 50, last=20), random_prompts(3, 50)])
-    np.testing.assert_allclose(Words([pooled]).scores(asked)[0], Words([whole]).scores(asked)[0], atol=0.35)
+    np.testing.assert_allclose(Words([pooled]).usual(asked), Words([whole]).usual(asked), atol=0.35)
 
 
 def test_domains_in_one_piece_score_as_alone() -> None:
     kept = [WordCounts.of(random_prompts(seed, 30)) for seed in range(3)]
     asked = random_prompts(9, 40)
-    together = Words(kept).scores(asked)
+    usual, evidence = Words(kept).usual(asked), WordEvidence([held.counts for held in kept]).of(asked)
     for t, held in enumerate(kept):
-        alone = Words([held]).scores(asked)
-        np.testing.assert_array_equal(together[0][:, t], alone[0][:, 0])
-        np.testing.assert_array_equal(together[1][:, t], alone[1][:, 0])
+        np.testing.assert_array_equal(usual[:, t], Words([held]).usual(asked)[:, 0])
+        np.testing.assert_array_equal(evidence[:, t], WordEvidence([held.counts]).of(asked)[:, 0])
+
+
+@given(st.integers(0, 99))
+@settings(max_examples=20)
+def test_who_is_not_asked_scores_nothing_and_changes_nothing(seed: int) -> None:
+    words = Words([WordCounts.of(random_prompts(seed + i, 10)) for i in range(4)])
+    asked = random_prompts(seed + 9, 6)
+    which = np.random.default_rng(seed).random((6, 4)) < 0.5
+    np.testing.assert_array_equal(words.usual(asked, which), np.where(which, words.usual(asked), 0.0))

@@ -10,6 +10,7 @@ import numpy as np
 from crma.errors import ConfigError
 from crma.route.calibration import Calibration
 from crma.route.centroid import MEAN, DomainStatistics, Router
+from crma.route.gaussian import Gaussian
 from crma.route.seen import FEATURES, FeatureKind
 from crma.route.words import WordCounts, is_number_of_buckets
 
@@ -54,18 +55,18 @@ def _statistics(name: str, arrays: Mapping[str, np.ndarray], kind: FeatureKind, 
     count, rest, threshold, guarantee, held_out, slope, middle = numbers[:7]
     # A file of before there was a bar for what is typical: the threshold at its own rate is one, if a wider one.
     typical, typical_rank = numbers[7:] or (threshold, round(guarantee * (held_out + 1)) if held_out else 0)
-    mean, axes, spread = (np.array(arrays[f"domain/{name}/{part}"]) for part in ("mean", "axes", "spread"))
-    if mean.shape != (width - kind.columns,) or axes.shape != (*spread.shape, *mean.shape):
-        raise ValueError(f"{name}: mean {mean.shape}, axes {axes.shape}, spread {spread.shape}")
-    finite = all(np.isfinite(part).all() for part in (mean, axes, spread, numbers))
-    if not finite or count < 1 or rest < 0 or (spread < 0).any():
+    if not np.isfinite(numbers).all():
         raise ValueError(f"{name}: numbers that are none")
+    own = _gaussian(f"{name}/", arrays, count, rest, width - kind.columns)
+    words = _words(name, arrays, kind.words) if kind.words else None
+    whole, whole_words = own, words.counts if words is not None else None
+    if f"domain/{name}/whole_numbers" in arrays:  # a file of before has only the rows that do not calibrate
+        count, rest = arrays[f"domain/{name}/whole_numbers"].tolist()
+        whole = _gaussian(f"{name}/whole_", arrays, count, rest, width - kind.columns)
+        whole_words = _counts(f"{name}/whole_words", arrays, kind.words) if kind.words else None
     return DomainStatistics(
-        count=int(count),
-        mean=mean,
-        axes=axes,
-        spread=spread,
-        rest=rest,
+        own=own,
+        words=words,
         calibration=Calibration(
             threshold=threshold,
             guarantee=guarantee,
@@ -75,14 +76,31 @@ def _statistics(name: str, arrays: Mapping[str, np.ndarray], kind: FeatureKind, 
             typical=typical,
             typical_rank=int(typical_rank),
         ),
-        words=_words(name, arrays, kind.words) if kind.words else None,
+        whole=whole,
+        whole_words=whole_words,
     )
 
 
+def _gaussian(prefix: str, arrays: Mapping[str, np.ndarray], count: float, rest: float, dimension: int) -> Gaussian:
+    mean, axes, spread = (np.array(arrays[f"domain/{prefix}{part}"]) for part in ("mean", "axes", "spread"))
+    if mean.shape != (dimension,) or axes.shape != (*spread.shape, *mean.shape):
+        raise ValueError(f"{prefix}: mean {mean.shape}, axes {axes.shape}, spread {spread.shape}")
+    finite = all(np.isfinite(part).all() for part in (mean, axes, spread, count, rest))
+    if not finite or count < 1 or rest < 0 or (spread < 0).any():
+        raise ValueError(f"{prefix}: numbers that are none")
+    return Gaussian(count=int(count), mean=mean, axes=axes, spread=spread, rest=rest)
+
+
 def _words(name: str, arrays: Mapping[str, np.ndarray], buckets: int) -> WordCounts:
-    counts, numbers = np.array(arrays[f"domain/{name}/words"]), arrays[f"domain/{name}/words_numbers"]
+    counts, numbers = _counts(f"{name}/words", arrays, buckets), arrays[f"domain/{name}/words_numbers"]
     prompts, middle, variance, of_one = numbers.tolist()
-    finite = np.isfinite(counts).all() and np.isfinite(numbers).all()
-    if counts.shape != (buckets,) or not finite or (counts < 0).any() or prompts < 1 or variance <= 0 or of_one < 0:
+    if not np.isfinite(numbers).all() or prompts < 1 or variance <= 0 or of_one < 0:
         raise ValueError(f"{name}: counts of words that are none")
     return WordCounts(counts=counts, prompts=int(prompts), middle=middle, variance=variance, variance_of_one=of_one)
+
+
+def _counts(place: str, arrays: Mapping[str, np.ndarray], buckets: int) -> np.ndarray:
+    counts = np.array(arrays[f"domain/{place}"])
+    if counts.shape != (buckets,) or not np.isfinite(counts).all() or (counts < 0).any():
+        raise ValueError(f"{place}: counts of words that are none")
+    return counts

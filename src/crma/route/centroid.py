@@ -10,18 +10,20 @@ are asked:
 *Is it this domain's at all?* The log-likelihood ratio of the domain's Gaussian to the background's, both shrunk towards
 isotropy (regularised discriminant analysis, Friedman 1989; the ratio to a background is the idea of the relative
 Mahalanobis distance, Ren et al. 2021, arXiv 2106.09022), and how usual the query's words are in the domain, added up
-and held against the domain's own threshold. It depends on the query, the background and that one domain: adding or
-removing a domain leaves every other domain's scores, threshold and guarantee as they were.
+and held against the domain's own threshold, which is laid by rows that neither has seen. It depends on the query, the
+background and that one domain: adding or removing a domain leaves every other domain's scores, threshold and guarantee
+as they were.
 
 *Which of those that take it?* The linear discriminant of all means under the covariance they share, pooled by their
 numbers of rows (Fisher 1936; Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, eq. 4.10): domains
 of one vertical differ in directions in which each of them varies, and a density of its own does not see that. A quarter
-of the words' evidence is added to it.
+of the words' evidence is added to it. Nothing is guaranteed of this answer, so it rests on all rows, those that laid
+the threshold as well: of a small domain they are the larger part.
 
 The order of adding cannot matter to either. What else was measured and lost: LOG.md, the sections on the router.
 
-Kept per domain: at most 33 vectors, counts of 4,096 buckets of words and a few numbers, no row. The background's rows
-are features of the public prompts in `background.py` and are kept as they are.
+Kept per domain: twice at most 33 vectors, counts of 4,096 buckets of words and a few numbers, no row. The background's
+rows are features of the public prompts in `background.py` and are kept as they are.
 
 Dimension key: N rows, D features, R axes, T domains, K background rows.
 """
@@ -39,7 +41,7 @@ from crma.errors import ConfigError, UnknownDomainError
 from crma.route.calibration import Calibration, calibrate, conformal_rank
 from crma.route.gaussian import ISOTROPY, Gaussian, Lens
 from crma.route.seen import HIDDEN_STATES, FeatureKind
-from crma.route.words import WordCounts, Words, is_packed, unpacked
+from crma.route.words import WordCounts, WordEvidence, Words, is_packed, unpacked
 from crma.types import Route, check_domain_name
 
 __all__ = ["MEAN", "DomainStatistics", "Router"]
@@ -65,15 +67,13 @@ MEAN = 1.0  # the only kind of pooling there is; a file says so all the same
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DomainStatistics:
-    """A Gaussian of directions: covariance = axes^T diag(spread) axes + (rest + isotropy) I. Arrays are float32."""
+    """What is kept of a domain. Words are None where the router does not look at them."""
 
-    count: int
-    mean: np.ndarray  # [D]
-    axes: np.ndarray  # [R, D], orthonormal rows
-    spread: np.ndarray  # [R], the variance along each axis beyond `rest`
-    rest: float  # the variance in every direction that the axes leave out
+    own: Gaussian  # of the rows that do not calibrate: whether a query is the domain's at all
+    words: WordCounts | None  # of the same
     calibration: Calibration
-    words: WordCounts | None = None  # None where the router does not look at words
+    whole: Gaussian  # of all rows: which of several domains
+    whole_words: np.ndarray | None  # [B] float32: how many of all rows' prompts have each bucket
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -175,9 +175,9 @@ class Router:
             documents = [document for document, held in zip(told, held_out, strict=True) if held]
         nothing_held_out = len(own_MD) == 0
 
-        gaussian = Gaussian.of(self._directions(fit_ND))
+        own = Gaussian.of(self._directions(fit_ND))
         words = WordCounts.of(self._words(fit_ND)) if self.features.words else None
-        own_scores = self._score(gaussian, words, fit_ND if nothing_held_out else own_MD)
+        own_scores = self._score(own, words, fit_ND if nothing_held_out else own_MD)
         calibration = calibrate(
             own_scores,
             self._stranger_scores(fit_ND, words),
@@ -185,7 +185,15 @@ class Router:
             held_out=not nothing_held_out,
             documents=documents if not nothing_held_out else None,
         )
-        return replace(self, statistics={**self.statistics, name: _statistics_of(gaussian, calibration, words)})
+        all_ND = fit_ND if nothing_held_out else np.concatenate([fit_ND, own_MD])
+        made = DomainStatistics(
+            own=own,
+            words=words,
+            calibration=calibration,
+            whole=Gaussian.of(self._directions(all_ND)),
+            whole_words=self._words(all_ND).sum(0) if self.features.words else None,
+        )
+        return replace(self, statistics={**self.statistics, name: made})
 
     def with_more(
         self,
@@ -202,7 +210,8 @@ class Router:
 
         Args:
             features: [N, D], the new training prompts.
-            calibration_features: [M, D], held-out prompts of all that the domain now is; its threshold is set anew.
+            calibration_features: [M, D], held-out prompts of all that the domain now is; its threshold is set anew, and
+                that is all they are for: some of them have been counted before.
             documents: as in `with_domain`.
         """
         held = self.statistics.get(name)
@@ -211,7 +220,7 @@ class Router:
         new_ND = _checked(features, f"features of {name!r}", width=self.width)
         own_MD = _checked(calibration_features, f"calibration features of {name!r}", width=self.width)
         new = Gaussian.of(self._directions(new_ND))
-        pooled = _gaussian(held).pooled(new)
+        pooled = held.own.pooled(new)
         words = held.words.pooled(self._words(new_ND)) if held.words is not None else None
         # Strangers are scored by routers made without them, for which the old rows would be needed. What that changes
         # is measured on the new rows.
@@ -223,7 +232,14 @@ class Router:
             error_rate=self.error_rate,
             documents=documents,
         )
-        return replace(self, statistics={**self.statistics, name: _statistics_of(pooled, calibration, words)})
+        made = DomainStatistics(
+            own=pooled,
+            words=words,
+            calibration=calibration,
+            whole=held.whole.pooled(new),
+            whole_words=held.whole_words + self._words(new_ND).sum(0) if held.whole_words is not None else None,
+        )
+        return replace(self, statistics={**self.statistics, name: made})
 
     def without_domain(self, name: str) -> Router:
         """This router as if it had never seen `name`."""
@@ -271,24 +287,25 @@ class Router:
         directions_ND = self._directions(queries_ND)
         weights_DT, bias_T = self._discriminant
         nearness_NT = directions_ND @ weights_DT + bias_T
-        usual_NT = np.zeros(nearness_NT.shape)
-        if self.features.words:
-            usual_NT, evidence_NT = self._all_words.scores(self._words(queries_ND))
-            nearness_NT = nearness_NT + _TEMPERATURE * _WORDS_CHOOSE * evidence_NT
+        prompts_NB = self._words(queries_ND) if self.features.words else None
+        if prompts_NB is not None:
+            nearness_NT = nearness_NT + _TEMPERATURE * _WORDS_CHOOSE * self._word_evidence.of(prompts_NB)
         asked_NT = _largest(nearness_NT, _SHORTLIST)
         scores_NT = np.full(nearness_NT.shape, -np.inf)
         kept = list(self.statistics.values())
         background_N = self._background_gaussian.log_density(directions_ND)
         for t in np.flatnonzero(asked_NT.any(0)):
             rows = np.flatnonzero(asked_NT[:, t])
-            scores_NT[rows, t] = _gaussian(kept[t]).log_density(directions_ND[rows]) - background_N[rows]
-        scores_NT += _WORDS_ACCEPT * usual_NT
+            scores_NT[rows, t] = kept[t].own.log_density(directions_ND[rows]) - background_N[rows]
+        if prompts_NB is not None:
+            scores_NT += _WORDS_ACCEPT * self._all_words.usual(prompts_NB, asked_NT)
         # Where all of these refuse, the rest are asked too: a domain's guarantee holds however many others there are.
         thresholds_T = np.array([held.calibration.threshold for held in kept])
         refused = np.flatnonzero(~np.any(scores_NT >= thresholds_T, axis=1))
         if len(refused) and not asked_NT.all():
             everyone_NT = self._densities_of_all(directions_ND[refused]) - background_N[refused, None]
-            everyone_NT += _WORDS_ACCEPT * usual_NT[refused]
+            if prompts_NB is not None:
+                everyone_NT += _WORDS_ACCEPT * self._all_words.usual(prompts_NB[refused])
             scores_NT[refused] = np.where(asked_NT[refused], scores_NT[refused], everyone_NT)
             asked_NT[refused] = True
         return [self._decide(*row) for row in zip(asked_NT, scores_NT, nearness_NT, strict=True)]
@@ -341,17 +358,21 @@ class Router:
         arrays["features"] = np.array([MEAN, *astuple(self.features)], np.float64)
         for name, held in self.statistics.items():
             told = held.calibration
-            numbers = (held.count, held.rest, told.threshold, told.guarantee, told.count, told.slope, told.middle)
-            numbers += (told.typical, told.typical_rank)
-            arrays[f"domain/{name}/mean"] = np.array(held.mean)
-            arrays[f"domain/{name}/axes"] = np.ascontiguousarray(held.axes)
-            arrays[f"domain/{name}/spread"] = np.array(held.spread)
+            numbers = (held.own.count, held.own.rest, told.threshold, told.guarantee, told.count, told.slope)
+            numbers += (told.middle, told.typical, told.typical_rank)
+            for prefix, of in (("", held.own), ("whole_", held.whole)):
+                arrays[f"domain/{name}/{prefix}mean"] = np.array(of.mean)
+                arrays[f"domain/{name}/{prefix}axes"] = np.ascontiguousarray(of.axes)
+                arrays[f"domain/{name}/{prefix}spread"] = np.array(of.spread)
             arrays[f"domain/{name}/numbers"] = np.array(numbers, np.float64)
+            arrays[f"domain/{name}/whole_numbers"] = np.array((held.whole.count, held.whole.rest), np.float64)
             if held.words is not None:
                 told = held.words
                 numbers = (told.prompts, told.middle, told.variance, told.variance_of_one)
                 arrays[f"domain/{name}/words"] = np.array(told.counts)
                 arrays[f"domain/{name}/words_numbers"] = np.array(numbers, np.float64)
+            if held.whole_words is not None:
+                arrays[f"domain/{name}/whole_words"] = np.array(held.whole_words)
         return arrays
 
     def __eq__(self, other: object) -> bool:
@@ -376,13 +397,17 @@ class Router:
         return Words([held.words for held in self.statistics.values() if held.words is not None])
 
     @cached_property
+    def _word_evidence(self) -> WordEvidence:
+        return WordEvidence([held.whole_words for held in self.statistics.values() if held.whole_words is not None])
+
+    @cached_property
     def _names_and_calibrations(self) -> tuple[tuple[str, ...], tuple[Calibration, ...]]:
         return self.domains, tuple(held.calibration for held in self.statistics.values())
 
     @cached_property
     def _stacked(self) -> tuple[np.ndarray, ...]:
         """All domains' Gaussians in one piece, in the terms of `Gaussian.log_density`."""
-        gaussians = [_gaussian(held) for held in self.statistics.values()]
+        gaussians = [held.own for held in self.statistics.values()]
         floors = [g.rest + ISOTROPY / self.dimension for g in gaussians]
         spreads = [g.spread.astype(np.float64) for g in gaussians]
         axes_RD = np.concatenate([g.axes for g in gaussians]).astype(np.float32)
@@ -411,7 +436,7 @@ class Router:
         The shared covariance is a multiple of I and all domains' axes, scaled; where these are fewer than the features,
         Woodbury's identity solves for it without making it.
         """
-        kept, dimension = list(self.statistics.values()), self.dimension
+        kept, dimension = [held.whole for held in self.statistics.values()], self.dimension
         means_TD = np.stack([held.mean for held in kept]).astype(np.float64)
         share_T = np.array([held.count for held in kept]) / sum(held.count for held in kept)
         scaled_RD = np.concatenate(
@@ -439,7 +464,7 @@ class Router:
         directions_ND = self._directions(rows_ND)
         scores_N = gaussian.log_density(directions_ND) - self._background_gaussian.log_density(directions_ND)
         if words is not None:
-            scores_N = scores_N + _WORDS_ACCEPT * Words([words]).scores(self._words(rows_ND))[0][:, 0]
+            scores_N = scores_N + _WORDS_ACCEPT * Words([words]).usual(self._words(rows_ND))[:, 0]
         return scores_N
 
     def _stranger_scores(self, fit_ND: np.ndarray, words: WordCounts | None) -> np.ndarray:
@@ -455,7 +480,7 @@ class Router:
             domain = Gaussian.of(lens.directions(own_ND))
             scores_K[unseen] = domain.log_density(unseen_directions) - background.log_density(unseen_directions)
         if words is not None:  # which the background has no part in
-            scores_K += _WORDS_ACCEPT * Words([words]).scores(self._words(self.background))[0][:, 0]
+            scores_K += _WORDS_ACCEPT * Words([words]).usual(self._words(self.background))[:, 0]
         return scores_K
 
 
@@ -475,22 +500,6 @@ def _largest(values_NT: np.ndarray, count: int) -> np.ndarray:
     chosen_NT = np.zeros(values_NT.shape, dtype=bool)
     np.put_along_axis(chosen_NT, np.argpartition(values_NT, -count, axis=1)[:, -count:], True, axis=1)
     return chosen_NT
-
-
-def _statistics_of(gaussian: Gaussian, calibration: Calibration, words: WordCounts | None) -> DomainStatistics:
-    return DomainStatistics(
-        count=gaussian.count,
-        mean=gaussian.mean,
-        axes=gaussian.axes,
-        spread=gaussian.spread,
-        rest=gaussian.rest,
-        calibration=calibration,
-        words=words,
-    )
-
-
-def _gaussian(held: DomainStatistics) -> Gaussian:
-    return Gaussian(count=held.count, mean=held.mean, axes=held.axes, spread=held.spread, rest=held.rest)
 
 
 def _checked(features: np.ndarray, where: str, *, width: int | None = None) -> np.ndarray:

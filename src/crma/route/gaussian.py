@@ -17,13 +17,14 @@ ISOTROPY = 3.0  # trace of the isotropic part; a scatter has at most 1; from 1 t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gaussian:
-    """Directions' mean and shrunk covariance in the form that scores: no D x D matrix is ever made."""
+    """Directions' mean and covariance = axes^T diag(spread) axes + rest I, to which ISOTROPY / D is added where it
+    scores: no D x D matrix is ever made. Arrays are float32."""
 
     count: int
-    mean: np.ndarray
-    axes: np.ndarray
-    spread: np.ndarray
-    rest: float
+    mean: np.ndarray  # [D]
+    axes: np.ndarray  # [R, D], orthonormal rows
+    spread: np.ndarray  # [R], the variance along each axis beyond `rest`
+    rest: float  # the variance in every direction that the axes leave out
 
     @classmethod
     def of(cls, directions_ND: np.ndarray) -> Gaussian:

@@ -21,7 +21,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["BUCKETS", "WordCounts", "Words", "columns", "is_number_of_buckets", "is_packed", "packed", "unpacked"]
+__all__ = [
+    "BUCKETS",
+    "WordCounts",
+    "WordEvidence",
+    "Words",
+    "columns",
+    "is_number_of_buckets",
+    "is_packed",
+    "packed",
+    "unpacked",
+]
 
 BUCKETS = 4096  # 2048 and all 49,152 tokens of SmolLM2 measured nearly alike (LOG.md)
 _BITS = 16  # buckets in a column: float32 holds integers up to 2^24 exactly
@@ -117,32 +127,51 @@ class WordCounts:
 
 
 class Words:
-    """The words of several domains in one piece."""
+    """How usual a prompt's words are in each of several domains."""
 
     def __init__(self, kept: Sequence[WordCounts]) -> None:
-        counts_TB = np.stack([held.counts for held in kept]).astype(np.float64)
-        exact_TB = _log_ratios(counts_TB, counts_TB.sum(1, keepdims=True))
-        # In multiples of 2^-20, sums of 4096 of them are exact in float64, in any order: so a domain's scores are bit
-        # for bit the same whatever other domains stand beside it.
-        self.log_ratios_BT = np.ascontiguousarray((np.round(exact_TB * 2.0**20) / 2.0**20).T)
+        self.log_ratios_BT = _exact_log_ratios([held.counts for held in kept])
         self.middle_T = np.array([held.middle for held in kept])
         self.variance_T = np.array([held.variance for held in kept])
         self.of_one_T = np.array([held.variance_of_one for held in kept])
 
-    def scores(self, prompts_NB: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(how usual the words are in each domain; the evidence for each domain) [N, T] both.
+    def usual(self, prompts_NB: np.ndarray, asked_NT: np.ndarray | None = None) -> np.ndarray:
+        """[N, T] in standard deviations, times n / (n + 40) for a prompt of n buckets; a prompt without words scores 0.
 
-        How usual is in standard deviations, times n / (n + 40) for a prompt of n buckets.
-        The evidence is the mean log-ratio times the root of the prompt's length: words of a prompt come together, so
-        their log-ratios do not add up as independent ones would (on held-out prompts no worse than their sum).
-        A prompt without words scores 0 everywhere.
+        Args:
+            asked_NT: booleans; where a domain is not asked it is 0. None: all are.
         """
-        length_N1 = np.maximum(prompts_NB.sum(1, keepdims=True), 1.0).astype(np.float64)
+        lengths_N1 = prompts_NB.sum(1, keepdims=True).astype(np.float64)
+        least_N1 = np.maximum(lengths_N1, 1.0)
+        usual_NT = np.zeros((len(prompts_NB), len(self.middle_T)))
+        for n, prompt_B in enumerate(prompts_NB):
+            asked = slice(None) if asked_NT is None else np.flatnonzero(asked_NT[n])
+            ratio_T = self.log_ratios_BT[np.flatnonzero(prompt_B)][:, asked].sum(0) / least_N1[n]
+            error_T = np.sqrt(self.variance_T[asked] + self.of_one_T[asked] / least_N1[n])
+            usual_NT[n, asked] = (ratio_T - self.middle_T[asked]) / error_T
+        return usual_NT * lengths_N1 / (lengths_N1 + _HALF_LENGTH)
+
+
+class WordEvidence:
+    """For which of several domains a prompt's words speak, by their counts [B]."""
+
+    def __init__(self, counts: Sequence[np.ndarray]) -> None:
+        self.log_ratios_BT = _exact_log_ratios(counts)
+
+    def of(self, prompts_NB: np.ndarray) -> np.ndarray:
+        """[N, T], the mean log-ratio times the root of the prompt's length: words of a prompt come together, so their
+        log-ratios do not add up as independent ones would (on held-out prompts no worse than their sum)."""
+        lengths_N1 = np.maximum(prompts_NB.sum(1, keepdims=True), 1.0).astype(np.float64)
         sums_NT = np.stack([self.log_ratios_BT[np.flatnonzero(prompt_B)].sum(0) for prompt_B in prompts_NB])
-        ratio_NT = sums_NT / length_N1
-        usual_NT = (ratio_NT - self.middle_T) / np.sqrt(self.variance_T + self.of_one_T / length_N1)
-        counted_N1 = prompts_NB.sum(1, keepdims=True)
-        return usual_NT * counted_N1 / (counted_N1 + _HALF_LENGTH), ratio_NT * np.sqrt(length_N1)
+        return sums_NT / np.sqrt(lengths_N1)
+
+
+def _exact_log_ratios(counts: Sequence[np.ndarray]) -> np.ndarray:
+    """[B, T] in multiples of 2^-20: sums of 4096 of them are exact in float64, in any order, so a domain's scores are
+    bit for bit the same whatever other domains stand beside it."""
+    counts_TB = np.stack(counts).astype(np.float64)
+    exact_TB = _log_ratios(counts_TB, counts_TB.sum(1, keepdims=True))
+    return np.ascontiguousarray((np.round(exact_TB * 2.0**20) / 2.0**20).T)
 
 
 def _log_ratios(counts: np.ndarray, total: np.ndarray | float) -> np.ndarray:
