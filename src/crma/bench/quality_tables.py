@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from crma.bench.quality import (
     MECHANICAL,
+    Blind,
     Count,
     Planted,
     Quality,
@@ -32,6 +33,17 @@ QUALITY_TITLES: Mapping[str, tuple[str, str]] = {
         "duplicate is a copy of similarity 0.8 and more; those below it count as ordinary rows. Not blind: "
         "after a look at the first seeds rules of `markup`, `language` and `leak_benchmark` were mended, and planted "
         "rows changed whose truth was open (LOG.md); rows that people spoilt are harder than these.",
+    ),
+    "quality/blind": (
+        "Rows that others wrote",
+        "Every row by hand, by authors who were given the names of the checks and one sentence on each, and had seen "
+        "neither rules nor the rows above; put among clean rows. They are harder than planted ones: real formats of "
+        "many countries, half-finished sentences, decoys as near as they could be made. Only the first round is "
+        "blind. Columns as above.",
+    ),
+    "quality/blind-errors": (
+        "What the blind test found wrong with the check",
+        "By the authors' own notes, of the first round.",
     ),
     "quality/edits": (
         "Edited copies",
@@ -80,6 +92,8 @@ def quality_tables(quality: Quality) -> dict[str, str]:
             "quality/kinds": _kinds(planted),
             "quality/cleaning": _cleaning(planted),
         }
+    if blind := quality.blind:
+        made |= {"quality/blind": _blind(blind), "quality/blind-errors": _blind_errors(blind)}
     if quality.scale:
         made["quality/scale"] = _scale(quality.scale)
     if quality.training:
@@ -120,6 +134,43 @@ def _checks(planted: Planted) -> str:
         )
     head = ["check (* a matter of degree)", "planted", "found", "false", "decoys told", "precision", "recall"]
     return markdown_table(head, rows)
+
+
+def _blind(blind: Blind) -> str:
+    first, last = blind.rounds[0], blind.rounds[-1]
+    head = ["check (* a matter of degree)", "planted", "found", "false", "decoys told", "precision", "recall"]
+    mended = len(blind.rounds) > 1
+    rows = []
+    for name, count in first.checks.items():
+        row = [
+            name + ("" if name in MECHANICAL else " *"),
+            str(count.planted),
+            str(count.found),
+            str(count.false),
+            f"{count.tempted} of {count.decoys}" if count.decoys else "-",
+            _share(count.found, count.told),
+            _share(count.found, count.planted),
+        ]
+        if mended:
+            after = last.checks[name]
+            row += [f"{_percent(after.precision)}, {_percent(after.recall)}"]
+        rows.append(row)
+    return markdown_table([*head, "after mending (not blind)"] if mended else head, rows)
+
+
+def _blind_errors(blind: Blind) -> str | None:
+    first = blind.rounds[0]
+    lines = []
+    for name in first.checks:
+        for kind, of in (("missed", first.missed), ("decoy told", first.tempted), ("told falsely", first.false)):
+            if notes := of.get(name):
+                lines.append([name, kind, str(len(notes)), "; ".join(_plain(note) for note in notes)])
+    return markdown_table(["check", "error", "rows", "what they are"], lines) if lines else None
+
+
+def _plain(note: str) -> str:
+    """For a cell of a table: a clean row that was told is data, so only that it was one is said."""
+    return "a clean row" if note.startswith("clean: ") else note.replace("|", "/").replace("\n", " ")
 
 
 def _edits(planted: Planted) -> str | None:

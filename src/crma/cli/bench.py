@@ -133,6 +133,9 @@ def bench_quality(
     train: Annotated[
         bool, typer.Option("--train", help="Learn from clean, dirty and cleaned rows, and nothing else.")
     ] = False,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Check the rows that others wrote by hand, and nothing else.")
+    ] = False,
     base: Annotated[str, typer.Option(help="Base model.")] = "smollm2-135m",
     results: Annotated[Path, typer.Option(help="Where the receipts go.")] = Path("results/quality"),
     work: Annotated[Path, typer.Option(help="Scratch: the files with defects.")] = Path(".bench/quality"),
@@ -140,6 +143,7 @@ def bench_quality(
     as_json: AsJson = False,
 ) -> None:
     """Plant defects in clean rows and count what the data check finds; what is there is not made again."""
+    from crma.benchmark.blind_rows import measure_blind
     from crma.benchmark.dirty import measure_training
     from crma.benchmark.quality import SEEDS, measure_planted
     from crma.benchmark.scale import measure_scale
@@ -157,7 +161,9 @@ def bench_quality(
         made.append(measure_scale(data, results, work, scale, base=base, say=say))
     if train:
         made.append(measure_training(data, results, work, seeds=chosen, base=base, say=say))
-    if scale is None and not train:
+    if blind:
+        made.append(measure_blind(data, results, work, base=base, say=say))
+    if scale is None and not train and not blind:
         made.append(measure_planted(data, results, work, seeds=chosen, base=base, say=say))
     tell_written([path for path in made if path is not None], results, as_json=as_json)
 
