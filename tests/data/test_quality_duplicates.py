@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -171,3 +172,11 @@ def test_the_spool_gives_texts_back() -> None:
         assert [(spool.context(i), spool.answer(i)) for i in (2, 0, 1)] == [pairs[2], pairs[0], pairs[1]]
         assert len(spool) == 3
         assert list(spool.lines) == [1, 2, 1]
+
+
+@pytest.mark.parametrize("change", [str.upper, lambda text: text.replace(" ", "  "), lambda text: f" {text}\r\n"])
+def test_a_copy_in_other_case_or_spacing_is_the_same_row(change: Callable[[str], str]) -> None:
+    question, answer = prose(1), prose(2)
+    rows = rows_of([(question, answer), (change(question), answer), (question, change(answer))])
+    found = hits_of(DuplicateCheck([Part(name="rows.jsonl")]), rows)
+    assert [(hit.row, hit.check) for hit in found] == [(1, "duplicate"), (2, "duplicate")]

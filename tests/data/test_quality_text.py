@@ -207,7 +207,17 @@ def test_numbers_and_code_are_in_no_language() -> None:
 
 @pytest.mark.parametrize(
     ("cell", "runs"),
-    [("=1+1", False), ("=SUM(A1)", True), ("@import x", True), ("-5", False), ("- item", False), ("+cmd|x", True)],
+    [
+        ("=1+1", True),
+        ("== heading ==", False),
+        ("-2+3+cmd|' /C calc'!A0", True),
+        ("-18 °C at night", False),
+        ("=SUM(A1)", True),
+        ("@import x", True),
+        ("-5", False),
+        ("- item", False),
+        ("+cmd|x", True),
+    ],
 )
 def test_cells_that_a_spreadsheet_would_run(cell: str, runs: bool) -> None:
     rows = rows_of([("question", cell)])
@@ -224,3 +234,179 @@ def test_a_histogram_counts_every_value_once(values: list[int]) -> None:
     assert found["edges"] == sorted(set(found["edges"]))
     assert len(found["edges"]) == len(found["counts"]) + 1
     assert found["max"] == max(values)
+
+
+# --- what the blind test taught -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("No response provided.", "[insert answer here]", "<answer>", "(no answer)", "to be added", "See above.", "-"),
+        *("?", "Lorem ipsum dolor sit amet, consectetur adipiscing elit.", "{{ response }}"),
+    ],
+)
+def test_places_that_nobody_filled(answer: str) -> None:
+    assert told(AnswerCheck(), [("How do I export my contacts?", answer)]) == {"empty_answer": [0]}
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Which operator subtracts?", "-"),
+        ("Which punctuation mark ends a question?", "?"),
+        ("Give me filler text for a page.", "Lorem ipsum dolor sit amet."),
+        ("What is (x)?", "(x + 1)"),
+        ("Name a response curve.", "[0, 1]"),
+    ],
+)
+def test_what_only_looks_empty(question: str, answer: str) -> None:
+    assert told(AnswerCheck(), [(question, answer)]) == {}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I must decline to answer, since this goes against my guidelines.",
+        "My apologies, but I'm not able to fulfil this request.",
+        "I'm sorry, but I'm not comfortable translating profanity.",
+        "It would not be appropriate for me to take sides.",
+        "I'm a text-based AI and see nothing.",
+        "No. I am ChatGPT, and I do not dream.",
+    ],
+)
+def test_ways_to_refuse(answer: str) -> None:
+    assert told(AnswerCheck(), [("Describe it.", answer)]) == {"refusal": [0]}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        'Say thank you and add: "I can\'t help with that this week, but on Monday."',
+        "As an AI researcher you would start with a survey of the field.",
+        "I am sorry for your loss. Here is what to do first: call the registrar.",
+        "He had to decline the offer, since it was against the company's policy.",
+    ],
+)
+def test_answers_about_refusing(answer: str) -> None:
+    assert told(AnswerCheck(), [("What then?", answer)]) == {}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Bus 17 goes there. " + "17 " * 12,
+        "From there you see " + "the lake, the forest, " * 5 + "and the village.",
+        "It is Ulaanbaatar. " * 6,
+        "\n".join(f"{i}. It {('lowers stress', 'improves sleep')[i % 2]}." for i in range(1, 11)),
+        "It filters the blood. " + "ha" * 40,
+        "Choose a subject and write. " + " ".join(f"word{i}" for i in range(80)) + " Be patient, be kind." * 5,
+    ],
+)
+def test_loops_are_told_wherever_they_stand(answer: str) -> None:
+    assert told(AnswerCheck(), [("What is it?", answer)])["repetition"] == [0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream.",
+        "1. Add 100 g of flour.\n2. Add 100 g of sugar.\n3. Add 100 g of butter.\n4. Add 100 g of eggs.\n5. Bake.",
+        "| a | 0 |\n| b | 0 |\n| c | 0 |\n| d | 0 |\n| e | 0 |\n| f | 0 |",
+        "Zzzzzzzz, said the bee, and aaaaargh, said the boy.",
+        "def moves(x, y):\n    return [(x + 1, y), (x + 1, y), (x + 1, y), (x + 1, y), (x + 1, y), (x + 1, y)]",
+    ],
+)
+def test_refrains_and_lists_are_no_loops(answer: str) -> None:
+    assert told(AnswerCheck(), [("What is it?", answer)]) == {}
+
+
+SOUND = [(f"Question {i}?", prose(i, 30)) for i in range(30)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Take with you: two base layers, a fleece and good socks.\nDocuments:",
+        "1. Take short showers.\n2. Fill the washing machine.\n3. Repair the taps.\n4.",
+        "def median(values):\n    s = sorted(values)\n    n = len(s)\n    return (s[n // 2 - 1] +",
+    ],
+)
+def test_more_ways_to_break_off(answer: str) -> None:
+    assert told(AnswerCheck(), [*SOUND, ("List them.", answer)]) == {"truncated_answer": [30]}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "You trained for it, you earned it, now go and enjoy it! 🏆",
+        "I look forward to your reply and thank you for it.\n\nYours faithfully,\nRosalind Achterberg",
+        "The solutions of a quadratic equation with real roots are given by x = (−b ± √d) / 2a",
+        "The opening hours are these, the whole year round:\n- Monday to Friday nine to five\n- Saturday ten to two",
+        "Honey Above the Rooftops: How the Bees Came to Town Again",
+    ],
+)
+def test_ends_that_need_no_full_stop(answer: str) -> None:
+    assert told(AnswerCheck(), [*SOUND, ("Write it.", answer)]) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["un\u200ctil", "be\u200dlow", "jogging,\u200e leg swings", "hours,\u2063 yes", "well.\U000e0041\U000e0042 Beech"],
+)
+def test_invisible_where_the_script_does_not_need_it(text: str) -> None:
+    assert told(DamageCheck(), [("q", text)]) == {"control": [0]}
+    assert told(DamageCheck(), [("q", mend_control(text))]) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["می\u200cخواهم \u200e(1)", "🏴\U000e0067\U000e0062\U000e0077\U000e006c\U000e0073\U000e007f"]
+)
+def test_invisible_where_it_is_needed(text: str) -> None:
+    assert told(DamageCheck(), [("q", text)]) == {}
+    assert mend_control(text) == text
+
+
+@pytest.mark.parametrize(
+    ("codec", "text"), [("mac-roman", "Ménière’s"), ("cp437", "at 7 – and don’t"), ("cp437", "“café”")]
+)
+def test_mojibake_of_other_machines(codec: str, text: str) -> None:
+    broken = text.encode().decode(codec)
+    assert told(DamageCheck(), [("What is Ménière's disease?", broken)]) == {"encoding": [0]}
+    assert mend_encoding(broken) == text
+
+
+def test_drawings_and_greek_are_no_mojibake() -> None:
+    for text in ("├── src\n│   └── main.py\n┬─┴", "Γεια σου, Γιώργο", "Γ is gamma"):
+        assert mend_encoding(text) == text
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended"),
+    [
+        ("by a will,<o:p></o:p> or by marriage.", "by a will, or by marriage."),
+        ('wait. <script>track("x");</script>', "wait."),
+        ('<img src="a.jpg" alt="rose"> The window', "The window"),
+        ("a commission. <!-- wp:more --> Ask", "a commission.  Ask"),
+        ("&lt;p&gt;How many?&lt;/p&gt;", "How many?"),
+    ],
+)
+def test_more_remains_of_web_pages(broken: str, mended: str) -> None:
+    assert told(DamageCheck(), [("q", broken)]) == {"markup": [0]}
+    assert mend_markup(broken) == mended
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "如何保存新鲜的香菜？把香菜的根部泡在水里，叶子用袋子盖好，放进冰箱，可以保存一个星期左右。",
+        "Bruk sammenkrøllet aluminiumsfolie og eddik, gni forsiktig, tørk godt og smør kjedet med olje til slutt.",
+        "Bersihkan debu dengan sikat lembut, oleskan semir tipis-tipis, lalu simpan sepatu di tempat yang kering.",
+    ],
+)
+def test_a_language_that_may_be_one_of_two_is_still_another(text: str) -> None:
+    english = [
+        ("What is it?", f"That is the house and the garden of the man that they are with, number {i}.")
+        for i in range(9)
+    ]
+    assert told(LanguageCheck(), [*english, (text, text)]) == {"language": [9]}

@@ -9,49 +9,92 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from crma.data.quality.row import Hit, Kept, Row, RowCheck, key_of, normalised
+from crma.data.quality.row import Hit, Kept, Row, RowCheck, key_of, normalised, word_hashes
 
 __all__ = ["AnswerCheck", "BoilerplateCheck"]
 
 # "None", "no" and "unknown" are not among them: they are right answers to some questions.
-_NOTHING = frozenset({"n a", "na", "null", "nan", "todo", "tbd", "undefined", "deleted", "removed", "lorem ipsum"})
+_NOTHING_SAID = """
+    n a/na/null/nan/todo/to do/tbd/tba/undefined/deleted/removed/placeholder/xxx/xxxx/test/asdf/foo/blank/empty
+    not available/not applicable/not provided/not given/no answer/no response/no reply/no answer given
+    no answer provided/no response given/no response provided/no data/no content/no text/no output/answer missing
+    missing answer/answer not available/to be added/to be added later/to be done/to be determined/to be announced
+    to be completed/to be filled in/to follow/coming soon/see above/see below/see previous/same/same as above
+    same as before/as above/ditto/idem/insert answer/insert answer here/insert text here/your answer here/answer here
+    answer goes here/type your answer here/enter your answer here/click here to enter text
+"""
+_NOTHING = frozenset(said for line in _NOTHING_SAID.split("\n") for said in line.strip().split("/") if said)
+# A whole answer in brackets is a slot that nobody filled, where it names what should have stood there.
+_SLOT = re.compile(
+    r"[\[{(<]{1,3}[^\[\](){}<>\n]{0,40}\b(?:answer|response|reply|completion|output|insert|placeholder|text here|todo|"
+    r"tbd|deleted|removed|redacted|no content|blank)\b[^\[\](){}<>\n]{0,40}[\])}>]{1,3}",
+    re.IGNORECASE,
+)
+_FILLER = re.compile(r"lorem ipsum\b", re.IGNORECASE)
+_ASKS_FOR_FILLER = re.compile(r"lorem|ipsum|filler|dummy|placeholder|latin", re.IGNORECASE)
+_OPERATORS = frozenset("+*/%^&|=<>~")  # a dash or a question mark is what one types who has nothing to say
+_ASKS_FOR_A_SIGN = re.compile(
+    r"operator|symbol|sign\b|mark\b|character|punctuat|bracket|wildcard|glob|regex|expression|key\b|notation|letter",
+    re.IGNORECASE,
+)
+_NOT = r"(?:not able|unable|not allowed|not permitted|not in a position|not programmed|not designed)"
+_CANNOT = r"(?:cannot|can ?not|can['’]?t|won['’]?t|will not|could not|couldn['’]?t|must not)"
+_DOING = (
+    "assist|help|fulfil|fulfill|comply|provide|answer|browse|access|create|generate|engage|support|do that|offer"
+    "|discuss|write (?:that|this|it)|continue with|recommend|see or|view or|give (?:you )?(?:\\w+ )?advice"
+)
+_MODEL = r"(?:ai|artificial intelligence|language model|chatbot|virtual assistant|chatgpt)\b"
+_A_MODEL = (
+    rf"an? (?:(?:large|text|voice|computer|machine|digital|neural|virtual)(?:[- ](?:based|only))?,? ){{0,2}}{_MODEL}"
+)
+# "As an AI engineer" is somebody.
+_SOMEBODY = r"(?! (?:researcher|engineer|scientist|student|developer|expert|enthusiast|specialist|compan|lab|start))"
 _REFUSAL = re.compile(
-    r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
-    r"|\bi(?:['’]m| am) (?:just |only )?an? (?:ai|large language model|language model)\b"
-    r"|\b(?:sorry|afraid),? (?:but )?(?:that )?(?:i )?(?:can['’]?t|cannot|am (?:not able|unable) to|won['’]?t)\b"
-    r"|\bi (?:cannot|can['’]t|won['’]t|am (?:not able|unable) to|['’]m (?:not able|unable) to) "
-    r"(?:assist|help|fulfil|fulfill|comply|provide|answer|browse|access|create|generate|engage|support|do that)\b"
-    r"|\bi(?:['’]m| am) (?:not able|unable) to (?:assist|help|provide|answer|browse|access|generate|create)\b"
+    rf"\bas {_A_MODEL}{_SOMEBODY}"
+    rf"|\bi(?:['’]m| am) (?:just |only |merely )?(?:{_A_MODEL}{_SOMEBODY}|chatgpt\b)"
+    rf"|\b(?:sorry|afraid|apologi[sz]e|apologies|regret),? (?:but |that )*(?:i )?(?:{_CANNOT}|(?:am |['’]m ){_NOT} to)"
+    rf"|\b(?:sorry|afraid|apologies),? (?:but |that )*i(?:['’]m| am) (?:not comfortable|{_NOT})\b"
+    rf"|\bi (?:therefore |also )?{_CANNOT} (?:be able to )?(?:{_DOING})\b"
+    rf"|\bi(?:['’]m| am) {_NOT} to (?:{_DOING})\b"
+    r"|\bi(?:['’]m| am)(?: simply)? not comfortable (?:\w+ing|with)\b"
+    r"|\bi (?:must|have to|will have to|need to) (?:respectfully |politely )?(?:decline|refuse)\b"
+    r"|\b(?:against|violates?|breach(?:es)?|not in line with|contrary to) (?:my|our) (?:\w+ ){0,2}"
+    r"(?:guidelines|programming|polic(?:y|ies)|terms of (?:use|service))\b"
+    r"|\bwould(?: not|n['’]t) be (?:appropriate|right|ethical|responsible) for me to\b"
     r"|\bmy (?:last )?(?:knowledge|training) (?:cutoff|cut-off|data)\b"
-    r"|\bi do(?:n['’]t| not) have (?:personal (?:opinions|experiences|feelings)|real-time)"
+    r"|\bi do(?:n['’]t| not) have (?:personal (?:opinions|experiences|feelings|preferences)|feelings|real-time)"
     r"|\bi do(?:n['’]t| not) have access to (?:real|current|the internet)",
     re.IGNORECASE,
 )
+_REFUSAL_CHARACTERS = 400  # a refusal says so at once
 _SENTENCE_END = re.compile(r"[.!?。！？](?=\s)\s+|\n+")
 _LAST_CHARACTERS = 300  # a longer sentence is no phrase
-_REFUSAL_CHARACTERS = 400  # a refusal says so at once
+# One of them stands in whatever the pattern matches; each costs a tenth of it.
 _REFUSAL_SIGNS = (
-    "language model",
-    "an ai",
-    "an artificial",
-    "sorry",
-    "afraid",
-    "unable",
-    "not able",
-    "cannot",
-    "can't",
-    "can’t",
-    "won't",
-    "won’t",
-    "cutoff",
-    "cut-off",
-    "training data",
-    "knowledge data",
-    "not have",
-    "n't have",
-    "n’t have",
+    *(
+        "language model",
+        " ai",
+        "artificial intelligence",
+        "chatbot",
+        "virtual assistant",
+        "chatgpt",
+        "cutoff",
+        "cut-off",
+    ),
+    *("sorry", "afraid", "apolog", "regret", "decline", "refuse", "comfortable", "guideline", "programming", "polic"),
+    *("terms of ", "unable", "not able", "not allowed", "not permitted", "not in a position", "not programmed"),
+    *("not designed", "i cannot", "i can not", "i can't", "i can’t", "i cant", "i won", "i will not", "i could"),
+    *("i must not", "i therefore", "i also", "be appropriate", "be right for me", "be ethical", "be responsible"),
+    *("training data", "knowledge data", "not have", "n't have", "n’t have"),
 )
-_ENDS = frozenset(".!?…。！？।\"'”’»)]}>:;*_|`~=-–—/\\")
+_ENDS = frozenset(".!?…。！？।\"'”’»)]}>;*_|`~=-–—/\\")
+# An answer ends with none of these; what stands after them was cut off. A colon may be half of a smile.
+_OPEN_ENDS = (",", ":")
+_OPEN_CODE = frozenset("([{,=+&")
+_EMPTY_ITEM = re.compile(r"(?:^|\n)[ \t]*(?:[-*•]|\d{1,3}[.)])[ \t]*\Z")
+# Lines that need no full stop: items of lists, cells of tables, headings; names and titles, most words of them capital.
+_LISTED = re.compile(r"[ \t]*(?:[-*•·◦‣–+|#>]|\d{1,3}[.)]|[A-Za-z][.)] )")
+_FORMULA_END = re.compile(r"[=≈≤≥<>±√²³^].{0,40}\Z")
 _CODE = re.compile(
     r"```|[{}]|=>|==|\w\(\w*\)|^\s*(?:def|class|return|import|from|for|if|while|var|let|const)\b", re.MULTILINE
 )
@@ -107,18 +150,28 @@ class AnswerCheck(RowCheck):
                 continue
             head = answer[:_REFUSAL_CHARACTERS]
             lower = head.lower()
-            if any(sign in lower for sign in _REFUSAL_SIGNS) and (found := _REFUSAL.search(head)):
+            if any(sign in lower for sign in _REFUSAL_SIGNS) and (found := _refusal(head)):
                 yield Hit(row.number, "refusal", at=start + found.start())
-            if (share := _repeated(words)) > 0.5:
-                yield Hit(row.number, "repetition", f"{share:.0%} of its four-word phrases stand there before", start)
+            if note := _repetition(answer, words):
+                yield Hit(row.number, "repetition", note, start)
             if answer.count("```") % 2:
                 yield Hit(row.number, "truncated_answer", "a code block is not closed", start + answer.rfind("```"))
-            elif len(words) >= 8 and not _CODE.search(answer):
-                self._long += 1
-                if answer[-1] not in _ENDS:
-                    last = answer.rsplit(maxsplit=1)[-1].casefold()
-                    sure = answer[-1] == "," or last in _BROKEN_WORDS
-                    self._open.append((row.number, start + max(0, len(answer) - 60), sure))
+            elif len(words) >= 8:
+                self._note_end(row.number, answer, start)
+
+    def _note_end(self, number: int, answer: str, start: int) -> None:
+        at = start + max(0, len(answer) - 60)
+        if _CODE.search(answer):
+            if answer[-1] in _OPEN_CODE:
+                self._open.append((number, at, True))
+            return
+        self._long += 1
+        if _EMPTY_ITEM.search(answer):
+            self._open.append((number, at, True))
+        elif answer[-1] not in _ENDS:
+            sure = answer[-1] in _OPEN_ENDS or answer.rsplit(maxsplit=1)[-1].casefold() in _BROKEN_WORDS
+            if sure or not _needs_no_stop(answer):
+                self._open.append((number, at, sure))
 
     def finish(self, kept: Kept) -> Iterable[Hit]:
         customary = len(self._open) > 0.1 * self._long
@@ -155,25 +208,92 @@ class BoilerplateCheck(RowCheck):
 
 def _says_nothing(row: Row, answer: str) -> str:
     words = normalised(answer) if len(answer) < 40 else "?"
-    if not words and not (len(answer) == 1 and answer in "+-*/%^&|!?#@~=<>"):  # as an answer to "which operator?"
+    if not words:
+        asked = _ASKS_FOR_A_SIGN.search(row.context)
         symbols = any(unicodedata.category(character).startswith("S") for character in answer)
-        return "" if symbols else "holds no letter and no digit"
+        if (symbols and not answer.isascii()) or answer in _OPERATORS or (len(answer) <= 3 and asked):  # or an emoji
+            return ""
+        return "holds no letter and no digit"
     if words in _NOTHING:
         return "says nothing"
+    if len(answer) <= 90 and answer[0] in "[{(<" and _SLOT.fullmatch(answer):
+        return "is a place that was not filled"
+    if _FILLER.match(answer) and not _ASKS_FOR_FILLER.search(row.context):
+        return "is filler text"
     if len(answer) < len(row.context) + 40 and len(answer) >= 12 and normalised(answer) == normalised(row.context):
         return "repeats its question"
     return ""
 
 
-def _repeated(words: np.ndarray) -> float:
-    """The share of four-word phrases that stand there before (as in Rae et al., 2021, Gopher, table A1), from 40 words
-    on: in shorter answers a list repeats more than that."""
-    if len(words) < 40:
-        return 0.0
+def _needs_no_stop(answer: str) -> bool:
+    """Whether the last line is an item, a heading, a name, a title, a formula, or ends in an emoji."""
+    last = answer[answer.rfind("\n") + 1 :].strip()
+    if _LISTED.match(last) or _FORMULA_END.search(last) or unicodedata.category(last[-1]) in {"So", "Sk", "Mn", "Cf"}:
+        return True
+    words = [word for word in last.split() if word[0].isalpha() and len(word) > 3]
+    alone = "\n" in answer or not any(mark in answer for mark in (". ", "! ", "? "))
+    return alone and sum(word[0].isupper() for word in words) >= 0.7 * max(1, len(words))
+
+
+def _refusal(head: str) -> re.Match[str] | None:
+    """The first refusal that is the answer's own: one in quotes is somebody's."""
+    for found in _REFUSAL.finditer(head):
+        before = head[: found.start()]
+        quoted = before.count('"') % 2 or before.count("“") > before.count("”")
+        if not quoted:
+            return found
+    return None
+
+
+_LOOP_WORDS = 30  # the longest phrase that is looked for
+_LETTERS_LOOP = re.compile(r"([^\W\d_]{1,8}?)\1{14,}")
+_NUMBERED = re.compile(r"^[ \t]*\d{1,3}[.)][ \t]+", re.MULTILINE)
+
+
+def _repetition(answer: str, words: np.ndarray) -> str:
+    """What is said again and again; "" for nothing.
+
+    Half of the four-word phrases (as in Rae et al., 2021, Gopher, table A1), from 40 words on: in shorter answers a
+    list repeats more than that. Or a loop, wherever it stands.
+    """
+    if len(words) >= 12:
+        if answer.count("\n") >= 3 and len(_NUMBERED.findall(answer)) >= 4:  # the numbers would hide it
+            words = np.array(word_hashes(_NUMBERED.sub("", answer)), np.uint64)
+        again = _phrases_again(words)
+        if len(words) >= 40 and again > 0.5 * (len(words) - 3):
+            return f"{again / (len(words) - 3):.0%} of its four-word phrases stand there before"
+        if again >= _LEAST_AGAIN and not _CODE.search(answer) and (said := _loop(words)):  # code says much again
+            return said
+    if len(answer) >= 30 and max(map(len, answer.split())) >= 30 and _LETTERS_LOOP.search(answer):
+        return "a few letters over and over"
+    return ""
+
+
+def _phrases_again(words: np.ndarray) -> int:
+    """How many four-word phrases stand there before."""
+    if len(words) < 4:
+        return 0
     phrases = words[:-3] * np.uint64(1_000_003) ** np.uint64(3)
     for place, factor in ((1, 1_000_003**2), (2, 1_000_003), (3, 1)):
         phrases = phrases + words[place : len(words) - 3 + place] * np.uint64(factor)
-    return 1 - len(np.unique(phrases)) / len(phrases)
+    return len(phrases) - len(np.unique(phrases))
+
+
+_LOOP_TOTAL, _LOOP_TIMES, _WORD_TIMES = 12, 4, 8
+_LEAST_AGAIN = _LOOP_TOTAL - 3 - _LOOP_TOTAL // _LOOP_TIMES  # phrases that the shortest loop says again
+
+
+def _loop(words: np.ndarray) -> str:
+    """A phrase that is said so often in a row that nobody means it: one word eight times, longer ones four times, from
+    twelve words on."""
+    for length in range(1, min(_LOOP_WORDS, len(words) // _LOOP_TIMES) + 1):
+        breaks = np.flatnonzero(words[length:] != words[:-length])
+        borders = np.concatenate([[-1], breaks, [len(words) - length]])
+        run = int(np.diff(borders).max()) - 1 + length  # words of the longest stretch that repeats itself
+        times = run // length
+        if run >= _LOOP_TOTAL and times >= (_WORD_TIMES if length == 1 else _LOOP_TIMES):
+            return f"{'a word' if length == 1 else f'{length} words'} {times} times in a row"
+    return ""
 
 
 def _edges(answer: str) -> tuple[str, str]:

@@ -13,14 +13,31 @@ from crma.data.quality.row import Hit, Row, RowCheck
 
 __all__ = ["DamageCheck", "mend_control", "mend_encoding", "mend_markup"]
 
-# Of the bidirectional controls only those that embed and override: marks (200E, 200F) belong in right-to-left text, as
-# joiners (200C, 200D) do in Persian, Indic scripts and emoji. Soft hyphens and byte order marks are of no use anywhere.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069]")
+# Soft hyphens, byte order marks, invisible operators and bidirectional controls that embed or override are of no use
+# anywhere. Joiners (200C, 200D) belong in Persian, Indic scripts and emoji, so between two Latin letters they do not;
+# direction marks (200E, 200F) in texts with right-to-left letters; tags (E0020 to E007F) after a black flag.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u180e\u200b\u2060-\u2064\ufeff\u202a-\u202e\u2066-\u206f\ufff9-\ufffb]"
+    "|(?<=[A-Za-z])[\u200c\u200d]+(?=[A-Za-z])"
+    "|(?<![\U0001f3f4\U000e0020-\U000e007e])[\U000e0000-\U000e007f]+"
+)
+_MARKS = re.compile("[\u200e\u200f]")
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800-\U0001efff]")
 _REPLACEMENT = "\ufffd"
 
 # Tags of prose; a text about HTML or one that is code has others as well, or says so, and is left alone.
-_TAGS = "p|br|div|span|a|li|ul|ol|td|tr|th|table|tbody|b|i|u|em|strong|font|h[1-6]|img|sup|sub|blockquote|center|hr"
-_TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]{{0,2000}})?/?>", re.IGNORECASE)
+_TAGS = (
+    "p|br|div|span|a|li|ul|ol|td|tr|th|thead|table|tbody|b|i|u|em|strong|font|h[1-6]|img|sup|sub|blockquote|center|hr"
+    "|iframe|figure|figcaption|section|article|header|footer|nav|button|small|[ovw]:\\w+"
+)
+# With what stands in it where that is no text: scripts, styles, comments (of editors, too).
+_UNSEEN = r"<(script|style|noscript)\b[^<>]{0,2000}>.{0,20000}?</\1\s*>|<!--.{0,20000}?-->"
+_TAG = re.compile(rf"{_UNSEEN}|</?(?:{_TAGS})(?:\s[^<>]{{0,2000}})?/?>", re.IGNORECASE | re.DOTALL)
+# One of these alone is enough: nobody means it.
+_ALONE = re.compile(
+    rf"{_UNSEEN}|<img\s[^<>]{{0,2000}}>|<a\s[^<>]{{0,2000}}href[^<>]{{0,2000}}>", re.IGNORECASE | re.DOTALL
+)
+_SPELT = re.compile(rf"&lt;(/?(?:{_TAGS})(?:\s(?:(?!&[lg]t;).){{0,2000}})?/?)&gt;", re.IGNORECASE)
 _BLOCK = re.compile(r"<(?:br|hr)\s{0,9}/?>|</(?:p|div|li|tr|h[1-6]|blockquote|table)>", re.IGNORECASE)
 _ENTITY = re.compile(
     r"&(?:amp|lt|gt|quot|apos|nbsp|ndash|mdash|[lr][sd]quo|hellip|copy|reg|trade|#\d{2,6}|#x[0-9a-f]{2,5});"
@@ -36,6 +53,10 @@ _CODE = re.compile(r"[{};]\s*\n|^\s*(?:def |class |import |#include|function |va
 _SUSPECT = re.compile("[^\x00-\x7f\u2010-\u2026\u20ac\u2122§©®°·é]")
 
 
+# UTF-8 read as code page 437: é, — and the like. Box-drawing that is followed by more of it is drawing.
+_CONSOLE = re.compile("(?:Γ[Çäéåë][^\x00-\x7f]|[├┬][^\x00-\x7f\u2500-\u25ff])")
+
+
 class DamageCheck(RowCheck):
     """`encoding`, `control` and `markup`."""
 
@@ -47,8 +68,8 @@ class DamageCheck(RowCheck):
                     yield Hit(row.number, "encoding", "holds characters that were lost (U+FFFD)", at)
                 elif (mended := mend_encoding(text)) != text:
                     yield Hit(row.number, "encoding", at=_first_difference(text, mended))
-            if found := _CONTROL.search(mended):  # halves of mojibake are no control characters
-                yield Hit(row.number, "control", f"U+{ord(found[0]):04X}", found.start())
+            if found := _control_at(mended):  # halves of mojibake are no control characters
+                yield Hit(row.number, "control", f"U+{ord(found[0][0]):04X}", found.start())
             if (at := _markup_at(text)) >= 0:
                 yield Hit(row.number, "markup", at=at)
 
@@ -58,34 +79,57 @@ def mend_encoding(text: str) -> str:
 
     What was lost (U+FFFD) stays lost.
     """
-    if text.isascii() or not _SUSPECT.search(text) or not is_bad(text):  # cheapest first; no good text is touched
+    if text.isascii() or not _SUSPECT.search(text):
         return text
-    return ftfy.fix_encoding(text)
+    if "Γ" in text or "├" in text or "┬" in text:  # which ftfy does not look for
+        text = _CONSOLE.sub(_of_console, text)
+    if not is_bad(text):  # no good text is touched
+        return text
+    # Line by line: where one is sound and has letters of its own, ftfy could not read the whole as anything else.
+    fixed = "\n".join(ftfy.fix_encoding(line) if is_bad(line) else line for line in text.split("\n"))
+    return fixed if "\ufeff" in text else fixed.replace("\ufeff", "")  # a byte order mark is what it was
+
+
+def _of_console(found: re.Match[str]) -> str:
+    try:
+        return found[0].encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return found[0]
 
 
 def mend_control(text: str) -> str:
-    return _CONTROL.sub("", text)
+    text = _CONTROL.sub("", text)
+    return text if text.isascii() or _RIGHT_TO_LEFT.search(text) else _MARKS.sub("", text)
+
+
+def _control_at(text: str) -> re.Match[str] | None:
+    found = _CONTROL.search(text)
+    if found or text.isascii() or not (mark := _MARKS.search(text)):
+        return found
+    return None if _RIGHT_TO_LEFT.search(text) else mark
 
 
 def mend_markup(text: str) -> str:
-    """Tags of prose go, those that end a line leave one; entities become their characters."""
+    """Tags of prose go, those that end a line leave one; entities become their characters, unless they spell a tag."""
     if _markup_at(text) < 0:
         return text
+    text = _SPELT.sub(lambda found: f"<{found[1]}>", text)
     text = _TAG.sub("", _BLOCK.sub("\n", text))
     text = _ENTITY.sub(lambda found: html.unescape(found[0]), text).replace("\xa0", " ")
     return re.sub(r"[ \t]*\n(?:[ \t]*\n){2,}", "\n\n", text).strip()
 
 
 def _markup_at(text: str) -> int:
-    """Where the first remains stand, -1 for none. Two tags, a break or end of a block, or one entity: a single `<b>`
-    may be meant."""
+    """Where the first remains stand, -1 for none. Two tags, an image, link, script or comment, a break or end of a
+    block, or one entity: a single `<b>` may be meant."""
     if "<" not in text and "&" not in text:
         return -1
     entity = _ENTITY.search(text)
     tags = [found.start() for _, found in zip(range(2), _TAG.finditer(text), strict=False)]
-    if entity is None and len(tags) < 2 and not _BLOCK.search(text):
+    if entity is None and len(tags) < 2 and not _BLOCK.search(text) and not _ALONE.search(text):
         return -1
-    if _ABOUT_MARKUP.search(_TAG.sub(" ", text)) or _CODE.search(text):  # href="page.html" is not about HTML
+    prose = _TAG.sub(" ", _SPELT.sub(" ", text))
+    if _ABOUT_MARKUP.search(prose) or _CODE.search(text):  # href="page.html" is not about HTML
         return -1
     return min([*tags, *([entity.start()] if entity else [])])
 

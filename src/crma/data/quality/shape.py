@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FormulaCheck", "LanguageCheck", "LengthCheck", "OutlierCheck", "histogram"]
 
-_FORMULA = re.compile(r"\s*[=+\-@]\s?[A-Za-z(]")
+# A name or a bracket after the sign, anything after "=", a call or another program's cell ("-2+3+cmd|' /C calc'!A0").
+_FORMULA = re.compile(
+    r"\s*(?:=\s?[^\s=]|[+\-@]\s?[A-Za-z(]|[+\-@][^\n]{0,40}\|[^\n]{0,80}!|[+\-][\d.+\-*/]{1,20}[A-Z]{2,12}\()"
+)
 _ENGLISH = (" the ", " and ", " to ", " that ", " are ", " with ")
 _NEAR_THE_LIMIT = 16  # tokens: templates differ by a few from row to row, so rows this near are rendered in full
 
@@ -145,23 +148,24 @@ class OutlierCheck(RowCheck):
 class LanguageCheck(RowCheck):
     """`language`: rows that are surely in another language than seven tenths of the rows."""
 
-    LEAST_LETTERS = 60  # fewer say too little
+    LEAST_LETTERS = 60  # fewer say too little; bytes are counted, so of Chinese a third of that
     CHARACTERS = 240  # of an answer, or else of the whole row, are looked at: 0.1 ms a row instead of 2
 
     def __init__(self, confidence: float = 0.99) -> None:
         self._confidence = confidence
         self._ids: dict[str, int] = {}
+        self._likeliest: dict[int, tuple[str, ...]] = {}  # row to the three likeliest, where none of them is sure
         self._found = array("h")  # per row; -1 where it cannot be told
         self._first = 0  # row seen
 
     def see(self, rows: Sequence[Row]) -> Iterable[Hit]:
         if not self._found:
             self._first = rows[0].number
-        for row in rows:
-            self._found.append(self._of(row))
+        for place, row in enumerate(rows, start=len(self._found)):
+            self._found.append(self._of(row, place))
         return ()
 
-    def _of(self, row: Row) -> int:
+    def _of(self, row: Row, place: int) -> int:
         piece = (row.answer if len(row.answer) >= 120 else row.text)[: self.CHARACTERS]
         letters = letters_of(piece)
         if letters < self.LEAST_LETTERS or letters < 0.6 * len(piece.strip()):
@@ -169,10 +173,15 @@ class LanguageCheck(RowCheck):
         if piece.isascii() and " the " in piece and sum(map(piece.count, _ENGLISH)) >= 4:
             language = "en"  # four rows of five in English data, at a fiftieth of the time
         else:
-            language, probability = _identifier().classify(piece)
+            likeliest = _identifier().rank(piece)[:3]
+            language, probability = likeliest[0]
             # Beyond ASCII the letters tell much by themselves; Chinese seldom comes above 0.98.
             least = self._confidence if piece.isascii() else 0.9
-            if probability < least or language == "zxx":  # nothing that is language: a key, a checksum
+            if language == "zxx":  # nothing that is language: a key, a checksum
+                return -1
+            if probability < least:  # Norwegian or Danish; but surely not a third
+                if sum(p for _, p in likeliest) >= least:
+                    self._likeliest[place] = tuple(name for name, _ in likeliest)
                 return -1
         return self._ids.setdefault(language, len(self._ids))
 
@@ -187,6 +196,10 @@ class LanguageCheck(RowCheck):
         for row, found in enumerate(self._found, start=self._first):
             if found not in (-1, main):
                 yield Hit(row, "language", f"{names[found]}, where most rows are {names[main]}")
+        for place, likeliest in self._likeliest.items():
+            if names[main] not in likeliest:
+                what = f"{' or '.join(likeliest[:2])}, where most rows are {names[main]}"
+                yield Hit(place + self._first, "language", what)
 
     def facts(self) -> Mapping[str, Any]:
         counts, names = Counter(self._found), {i: name for name, i in self._ids.items()}
