@@ -13,14 +13,14 @@ from crma.data.quality.row import Hit, Kept, Row, RowCheck, key_of, normalised, 
 
 __all__ = ["AnswerCheck", "BoilerplateCheck"]
 
-# "None", "no" and "unknown" are not among them: they are right answers to some questions.
+# "None", "no", "same" and "unknown" are not among them: they are right answers to some questions.
 _NOTHING_SAID = """
-    n a/na/null/nan/todo/to do/tbd/tba/undefined/deleted/removed/placeholder/xxx/xxxx/test/asdf/foo/blank/empty
+    n a/na/null/nan/todo/to do/tbd/tba/undefined/deleted/removed/placeholder/xxx/xxxx/test/asdf
     not available/not applicable/not provided/not given/no answer/no response/no reply/no answer given
-    no answer provided/no response given/no response provided/no data/no content/no text/no output/answer missing
+    no answer provided/no response given/no response provided/answer missing
     missing answer/answer not available/to be added/to be added later/to be done/to be determined/to be announced
-    to be completed/to be filled in/to follow/coming soon/see above/see below/see previous/same/same as above
-    same as before/as above/ditto/idem/insert answer/insert answer here/insert text here/your answer here/answer here
+    to be completed/to be filled in/to follow/coming soon/see above/see below/see previous/same as above
+    same as before/as above/insert answer/insert answer here/insert text here/your answer here/answer here
     answer goes here/type your answer here/enter your answer here/click here to enter text
 """
 _NOTHING = frozenset(said for line in _NOTHING_SAID.split("\n") for said in line.strip().split("/") if said)
@@ -38,7 +38,7 @@ _ASKS_FOR_A_SIGN = re.compile(
     re.IGNORECASE,
 )
 _NOT = r"(?:not able|unable|not allowed|not permitted|not in a position|not programmed|not designed)"
-_CANNOT = r"(?:cannot|can ?not|can['’]?t|won['’]?t|will not|could not|couldn['’]?t|must not)"
+_CANNOT = r"(?:cannot|can ?not|can['’]?t|won['’]?t|will not|could not|couldn['’]?t)"
 _DOING = (
     "assist|help|fulfil|fulfill|comply|provide|answer|browse|access|create|generate|engage|support|do that|offer"
     "|discuss|write (?:that|this|it)|continue with|recommend|see or|view or|give (?:you )?(?:\\w+ )?advice"
@@ -54,7 +54,7 @@ _REFUSAL = re.compile(
     rf"|\bi(?:['’]m| am) (?:just |only |merely )?(?:{_A_MODEL}{_SOMEBODY}|chatgpt\b)"
     rf"|\b(?:sorry|afraid|apologi[sz]e|apologies|regret),? (?:but |that )*(?:i )?(?:{_CANNOT}|(?:am |['’]m ){_NOT} to)"
     rf"|\b(?:sorry|afraid|apologies),? (?:but |that )*i(?:['’]m| am) (?:not comfortable|{_NOT})\b"
-    rf"|\bi (?:therefore |also )?{_CANNOT} (?:be able to )?(?:{_DOING})\b"
+    rf"|\bi (?:therefore |also )?(?:cannot|can ?not|can['’]?t|won['’]?t|will not) (?:be able to )?(?:{_DOING})\b"
     rf"|\bi(?:['’]m| am) {_NOT} to (?:{_DOING})\b"
     r"|\bi(?:['’]m| am)(?: simply)? not comfortable (?:\w+ing|with)\b"
     r"|\bi (?:must|have to|will have to|need to) (?:respectfully |politely )?(?:decline|refuse)\b"
@@ -71,24 +71,15 @@ _SENTENCE_END = re.compile(r"[.!?。！？](?=\s)\s+|\n+")
 _LAST_CHARACTERS = 300  # a longer sentence is no phrase
 # One of them stands in whatever the pattern matches; each costs a tenth of it.
 _REFUSAL_SIGNS = (
-    *(
-        "language model",
-        " ai",
-        "artificial intelligence",
-        "chatbot",
-        "virtual assistant",
-        "chatgpt",
-        "cutoff",
-        "cut-off",
-    ),
+    *("language model", " ai", "artificial intelligence", "chatbot", "virtual assistant", "chatgpt", "cutoff"),
     *("sorry", "afraid", "apolog", "regret", "decline", "refuse", "comfortable", "guideline", "programming", "polic"),
     *("terms of ", "unable", "not able", "not allowed", "not permitted", "not in a position", "not programmed"),
-    *("not designed", "i cannot", "i can not", "i can't", "i can’t", "i cant", "i won", "i will not", "i could"),
-    *("i must not", "i therefore", "i also", "be appropriate", "be right for me", "be ethical", "be responsible"),
+    *("not designed", "i cannot", "i can not", "i can't", "i can’t", "i cant", "i won", "i will not", "cut-off"),
+    *("i therefore", "i also", "be appropriate", "be right for me", "be ethical", "be responsible"),
     *("training data", "knowledge data", "not have", "n't have", "n’t have"),
 )
 _ENDS = frozenset(".!?…。！？।\"'”’»)]}>;*_|`~=-–—/\\")
-# An answer ends with none of these; what stands after them was cut off. A colon may be half of a smile.
+# An answer ends with none of these: what was to follow was cut off.
 _OPEN_ENDS = (",", ":")
 _OPEN_CODE = frozenset("([{,=+&")
 _EMPTY_ITEM = re.compile(r"(?:^|\n)[ \t]*(?:[-*•]|\d{1,3}[.)])[ \t]*\Z")
@@ -101,31 +92,8 @@ _CODE = re.compile(
 # Words after which a sentence goes on.
 _BROKEN_WORDS = frozenset(
     (
-        "a",
-        "an",
-        "the",
-        "and",
-        "or",
-        "but",
-        "of",
-        "to",
-        "in",
-        "on",
-        "at",
-        "for",
-        "with",
-        "by",
-        "from",
-        "that",
-        "which",
-        "who",
-        "is",
-        "are",
-        "was",
-        "were",
-        "as",
-        "if",
-        "than",
+        *("a", "an", "the", "and", "or", "but", "of", "to", "in", "on", "at", "for", "with", "by", "from", "that"),
+        *("which", "who", "is", "are", "was", "were", "as", "if", "than"),
     )
 )
 
