@@ -182,6 +182,9 @@ class _Planter:
         if row == other:
             raise AssertionError("an edit that edits nothing")
         at = self.put(row, "copied", allowed=asks)
+        if row.text.casefold().split() == other.text.casefold().split():
+            self.put(other, "duplicate/case and spaces", "duplicate", after=at)
+            return
         planted = ("near_duplicate",) if alike >= ALIKE else ()
         self.put(other, f"near_duplicate/{kind}", *planted, after=at, allowed=asks, similarity=alike)
 
