@@ -58,3 +58,9 @@ def test_a_receipt_of_crma_has_the_rivals_in_its_first_order_only(tmp_path):
     assert mean["pinned"] < mean["single"] < mean["random"]  # each domain's own adapter; the best one; any
     assert mean["pinned"] - 1e-9 <= mean["tfidf"] < mean["random"]
     assert all(second.loss(view, last, second.order[0]) is None for view in ("single", "random", "tfidf"))
+
+    answers = {(a.domain, a.view): a.correct for a in first.answers}
+    assert {view for _, view in answers} - {a.view for a in second.answers} == {"single", "tfidf"}
+    # The single adapter is one of the domains' own, so on that domain's questions it answers as that one does.
+    assert any(answers[d, "single"] == answers[d, "served"] for d in first.order)
+    assert all(len(answers[d, "tfidf"]) == len(answers[d, "served"]) for d in first.order)

@@ -38,7 +38,7 @@ def test_a_crma_receipt_tells_the_whole_story(run):
     assert receipt.spectral
     assert max(line["gap"] for line in receipt.spectral) <= 1.2e-7
     assert max(line["worst_operator_norm"] for line in receipt.spectral) <= 1 + 1e-6
-    assert {a.view for a in receipt.answers} == {"base", "served", "backbone-off", "routed"}
+    assert {a.view for a in receipt.answers} == {"base", "served", "backbone-off", "routed", "single", "tfidf"}
     assert receipt.tokens > 0
     assert receipt.router["words"] == 4096
     assert sum(sum(where.values()) for where in receipt.routes.values()) == sum(

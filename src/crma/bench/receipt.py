@@ -69,13 +69,14 @@ class Answers(BaseModel):
     """Questions of one domain that were answered in text, and whether each answer matched exactly.
 
     Views: base; served (the domain's adapter under its snapshot); backbone-off (the same weights, the backbone
-    bypassed); routed (what the router picks).
+    bypassed); routed (what the router picks); tfidf (what that router picks); single (the one adapter that answers most
+    of all questions right).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     domain: str
-    view: Literal["base", "served", "backbone-off", "routed"]
+    view: Literal["base", "served", "backbone-off", "routed", "tfidf", "single"]
     correct: tuple[bool, ...]
 
 

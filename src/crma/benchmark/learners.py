@@ -131,6 +131,7 @@ def _on_a_stack(run: Run) -> Outcome:
         _measure_rivals(run, model, notebook)
     if not notebook.answers and _asks_facts(run.domains):
         notebook.answers = [answer for d in names for answer in _answered(model, d, run.domains[d].test)]
+        notebook.answers += _answered_by_rivals(run, model) if run.rivals else []
         notebook.save()
     steps = [line for d in names for line in _metrics(model, d)]
     adapter = sum(p.numel() for p in model.adapters.parameters(names[-1]).values())
@@ -236,11 +237,7 @@ def _measure_rivals(run: Run, model: ContinualModel, notebook: Notebook) -> None
             files.write_json(place, {d: [round(x, 6) for x in of] for d, of in found.items()})
         for d, of in files.read_json(place).items():
             losses[d][adapter] = of
-    single = best_single(losses, tokens)
-    # All rows but those it is tested on: ours sees no more.
-    train = {d: [e.prompt for e in (*split.train, *split.validation)] for d, split in run.domains.items()}
-    tfidf = TfidfRouter(train)
-    chosen = {d: tfidf.choose([e.prompt for e in split.test])[0] for d, split in run.domains.items()}
+    single, chosen = best_single(losses, tokens), _by_tfidf(run)
     views: dict[View, dict[str, Sequence[float]]] = {
         "single": {d: losses[d][single] for d in names},
         "random": {d: at_random(losses[d]) for d in names},
@@ -248,6 +245,12 @@ def _measure_rivals(run: Run, model: ContinualModel, notebook: Notebook) -> None
     }
     for view, of in views.items():
         notebook.take(len(names), view, {d: Score(loss=0.0, tokens=0, losses=tuple(x)) for d, x in of.items()}, rows)
+
+
+def _by_tfidf(run: Run) -> dict[str, list[str]]:
+    """Where that router sends each test row; it was fitted on all rows but these, as ours."""
+    tfidf = TfidfRouter({d: [e.prompt for e in (*s.train, *s.validation)] for d, s in run.domains.items()})
+    return {d: tfidf.choose([e.prompt for e in split.test])[0] for d, split in run.domains.items()}
 
 
 def _asks_facts(domains: Mapping[str, Split]) -> bool:
@@ -263,15 +266,28 @@ def _answered(model: ContinualModel, domain: str, examples: Sequence[Example]) -
         "backbone-off": {"domain": domain, "use_backbone": False},
         "routed": {},
     }
-    prompts = [e.prompt for e in examples]
     for view, options in views.items():
         # One that stands alone is served without the backbone anyway: nothing would be compared.
         alone = model.stack.manifest.domain(domain).standalone
         if view == "backbone-off" and (model.backbone is None or alone):
             continue
-        replies = model.ask_many(prompts, max_new_tokens=_ANSWER_TOKENS, **options)
-        matches = [is_exact_match(r.text, e.completion) for r, e in zip(replies, examples, strict=True)]
-        yield Answers(domain=domain, view=cast(Any, view), correct=tuple(matches))
+        yield Answers(domain=domain, view=cast(Any, view), correct=_right(model, examples, **options))
+
+
+def _answered_by_rivals(run: Run, model: ContinualModel) -> list[Answers]:
+    """What other routers would come to, from every adapter's answers to every question."""
+    tests = {d: split.test for d, split in run.domains.items()}
+    right = {adapter: {d: _right(model, of, domain=adapter) for d, of in tests.items()} for adapter in tests}
+    single = max(right, key=lambda adapter: sum(map(sum, right[adapter].values())))
+    found = [Answers(domain=d, view="single", correct=right[single][d]) for d in tests]
+    for d, chosen in _by_tfidf(run).items():
+        found.append(Answers(domain=d, view="tfidf", correct=tuple(right[to][d][i] for i, to in enumerate(chosen))))
+    return found
+
+
+def _right(model: ContinualModel, examples: Sequence[Example], **options: Any) -> tuple[bool, ...]:
+    replies = model.ask_many([e.prompt for e in examples], max_new_tokens=_ANSWER_TOKENS, **options)
+    return tuple(is_exact_match(r.text, e.completion) for r, e in zip(replies, examples, strict=True))
 
 
 def _metrics(model: ContinualModel, domain: str) -> list[dict[str, Any]]:
