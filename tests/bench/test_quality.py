@@ -11,6 +11,8 @@ from toy_receipts import toy_suite
 from crma.bench.headline import headline
 from crma.bench.numbers import check_document, fill_document
 from crma.bench.quality import (
+    Blind,
+    BlindRound,
     Cleaning,
     Count,
     Planted,
@@ -210,3 +212,45 @@ def test_receipts_are_read_back(tmp_path: Path) -> None:
     (tmp_path / "scale.json").unlink()
     with pytest.raises(DataError, match="cannot be read"):
         read_quality(tmp_path)
+
+
+# --- the blind test -------------------------------------------------------------------------------------------------
+
+
+def round_of(*, blind: bool, found: int) -> BlindRound:
+    return BlindRound(
+        made="2026-11-23T07:00:00+00:00",
+        blind=blind,
+        checks={
+            "secret": Count(planted=10, found=found, false=1, decoys=4, tempted=1),
+            "refusal": Count(planted=4, found=2),
+        },
+        missed={"secret": ("a | key", "a\ntoken")},
+        tempted={"secret": ("a hash",)},
+        false={"secret": ("clean: 0123456789ab",)},
+    )
+
+
+def blind_of(*rounds: BlindRound) -> Quality:
+    return Quality(blind=Blind(command="c", packages={}, base="b", data={"a.jsonl": "0" * 64}, rows=18, rounds=rounds))
+
+
+def test_the_blind_tests_numbers_are_those_of_its_first_round() -> None:
+    numbers = quality_numbers(blind_of(round_of(blind=True, found=8), round_of(blind=False, found=10)))["blind"]
+    assert numbers["precision"] == pytest.approx(8 / 10)
+    assert numbers["recall"] == pytest.approx(0.8)
+    assert (numbers["precision_others"], numbers["recall_others"]) == (1.0, 0.5)
+    assert numbers["mechanical_below"] == ["secret"]
+    assert quality_numbers(Quality())["blind"] is None
+
+
+def test_the_blind_tests_tables() -> None:
+    once = quality_tables(blind_of(round_of(blind=True, found=8)))
+    assert "after mending" not in once["quality/blind"]
+    both = quality_tables(blind_of(round_of(blind=True, found=8), round_of(blind=False, found=10)))
+    assert "83.33%, 100.00%" in both["quality/blind"]  # 10 of 12 told; the first round stands beside it
+    assert "| secret | 10 | 8 | 1 | 1 of 4 |" in both["quality/blind"]
+    errors = both["quality/blind-errors"]
+    assert "a / key; a token" in errors
+    assert "a clean row" in errors
+    assert "0123456789ab" not in errors

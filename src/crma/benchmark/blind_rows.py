@@ -29,6 +29,7 @@ from crma.benchmark.quality import count_told, told_lines, versions, with_length
 from crma.benchmark.rivals import require_scikit_learn
 from crma.data.quality.check import Settings, survey
 from crma.data.quality.findings import check_named
+from crma.errors import ConfigError
 from crma.model.base import load_tokenizer
 
 __all__ = ["BlindRow", "blind_rows", "measure_blind"]
@@ -87,11 +88,21 @@ def measure_blind(
     base: str = "smollm2-135m",
     say: Callable[[str], None] = lambda _text: None,
 ) -> Path | None:
-    """Write `results/blind.json`, or add a round to it; None where the last one came to the same."""
+    """Write `results/blind.json`, or add a round to it; None where the last one came to the same.
+
+    Raises:
+        ConfigError: the receipt there is of other rows or another base.
+    """
     require_scikit_learn()
     path = results / "blind.json"
     there = read_quality(path).blind if path.is_file() else None
-    rows = blind_rows()
+    rows, hashes = blind_rows(), {n: hashlib.sha256(text.encode()).hexdigest() for n, text in _files().items()}
+    if there is not None and (there.data, there.base) != (hashes, base):
+        raise ConfigError(
+            "the receipt there is of other rows, or of another base",
+            where=path,
+            next_step="move it away, or choose another --results folder; no receipt is overwritten",
+        )
     say(f"the blind test: {len(rows)} rows by hand among clean ones")
     told = _measured(rows, data, work, base)
     last = there.rounds[-1] if there is not None else None
@@ -110,7 +121,7 @@ def measure_blind(
         command=f"{COMMAND} --blind",
         packages=versions(),
         base=base,
-        data={name: hashlib.sha256(text.encode()).hexdigest() for name, text in _files().items()},
+        data=hashes,
         rows=len(rows),
         rounds=(*(there.rounds if there is not None else ()), made),
     )
