@@ -241,14 +241,17 @@ def test_the_blind_tests_numbers_are_those_of_its_first_round() -> None:
     assert numbers["recall"] == pytest.approx(0.8)
     assert (numbers["precision_others"], numbers["recall_others"]) == (1.0, 0.5)
     assert numbers["mechanical_below"] == ["secret"]
+    assert numbers["later"] == {"precision": None, "recall": None}
+    rounds = [round_of(blind=True, found=8), round_of(blind=False, found=10), round_of(blind=True, found=9)]
+    assert quality_numbers(blind_of(*rounds))["blind"]["later"]["recall"] == pytest.approx(11 / 14)
     assert quality_numbers(Quality())["blind"] is None
 
 
 def test_the_blind_tests_tables() -> None:
     once = quality_tables(blind_of(round_of(blind=True, found=8)))
-    assert "after mending" not in once["quality/blind"]
+    assert "mending" not in once["quality/blind"]
     both = quality_tables(blind_of(round_of(blind=True, found=8), round_of(blind=False, found=10)))
-    assert "83.33%, 100.00%" in both["quality/blind"]  # 10 of 12 told; the first round stands beside it
+    assert "| 10 of 10, 2 told falsely |" in both["quality/blind"]  # the first round stands beside it
     assert "| secret | 10 | 8 | 1 | 1 of 4 |" in both["quality/blind"]
     errors = both["quality/blind-errors"]
     assert "a / key; a token" in errors

@@ -84,7 +84,6 @@ def test_rounds_are_counted_by_hand_and_only_the_first_is_blind(
     data, base = write_data(tmp_path / "data"), str(toy_base())
     path = measure_blind(data, tmp_path / "r", tmp_path / "w", base=base)
     assert path == tmp_path / "r" / "blind.json"
-    assert measure_blind(data, tmp_path / "r", tmp_path / "w", base=base) is None  # it would come to the same
     found = read_quality(tmp_path / "r").blind
     assert found is not None
     (first,) = found.rounds
@@ -95,14 +94,24 @@ def test_rounds_are_counted_by_hand_and_only_the_first_is_blind(
     assert [first.checks[c].found for c in ("empty_answer", "formula", "schema")] == [1, 1, 1]
 
     monkeypatch.setattr("crma.data.quality.check.find_personal", lambda _text: ())  # another rule
-    path = measure_blind(data, tmp_path / "r", tmp_path / "w", base=base)
-    assert path is not None
-    again = read_quality(path).blind
+    assert measure_blind(data, tmp_path / "r", tmp_path / "w", base=base) is not None
+    assert measure_blind(data, tmp_path / "r", tmp_path / "w", base=base) is None
+    again = read_quality(tmp_path / "r").blind
     assert again is not None
     assert [r.blind for r in again.rounds] == [True, False]
     assert again.rounds[0] == first
     assert sorted(again.rounds[1].missed["pii_email"]) == ["an address", "missed"]
 
+    more = [row("And now?", "N/A", "nothing again", planted=["empty_answer"])]
+    files = {"a.jsonl": "\n".join(map(json.dumps, written)), "b.jsonl": "\n".join(map(json.dumps, more))}
+    monkeypatch.setattr(blind, "_files", lambda: files)
+    assert measure_blind(data, tmp_path / "r", tmp_path / "w", base=base) is not None
+    later = read_quality(tmp_path / "r").blind
+    assert later is not None
+    assert (later.rows, later.rounds[2].blind, later.rounds[2].files) == (7, True, ("b.jsonl",))
+    assert later.rounds[2].checks["empty_answer"].planted == 1
+
     written[1]["note"] = "another row"
+    monkeypatch.setattr(blind, "_files", lambda: {"a.jsonl": "\n".join(map(json.dumps, written))})
     with pytest.raises(ConfigError, match="other rows"):
         measure_blind(data, tmp_path / "r", tmp_path / "w", base=base)

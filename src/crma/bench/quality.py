@@ -193,10 +193,11 @@ class Training(_Receipt):
 
 
 class BlindRound(_Model):
-    """Once through the rows that others wrote. Only the first is blind: before the next one rules were mended."""
+    """Once through rows that others wrote. `blind`: no rule was mended by these rows before."""
 
     made: str
     blind: bool
+    files: tuple[str, ...] = ()  # which of the receipt's; none named: all that there were then
     checks: Mapping[str, Count]
     missed: Mapping[str, tuple[str, ...]]  # check -> what these rows are
     tempted: Mapping[str, tuple[str, ...]]
@@ -295,7 +296,8 @@ def quality_numbers(quality: Quality) -> dict[str, Any]:
     precision, recall: over all rows of the checks in MECHANICAL together; `mechanical_below`: those of them that are
     below 0.95 in one of the two
     blind: the same of the blind test's first round, of the checks in MECHANICAL and (`precision_others`,
-    `recall_others`) of the others
+    `recall_others`) of the others; `later`: precision and recall of later blind rounds, of rows that came after
+    the rules were mended
     rows_per_second, peak_gb: of the large file
     dirty_loss_pct, cleaned_loss_pct: 100 (L − L_clean) / L_clean of the clean test rows, `interval` 95 %
     """
@@ -327,6 +329,7 @@ def _blind_numbers(blind: Blind | None) -> dict[str, Any] | None:
     ours = {name: count for name, count in checks.items() if name in MECHANICAL}
     every = sum(ours.values(), Count())
     others = sum((count for name, count in checks.items() if name not in MECHANICAL), Count())
+    later = sum((count for round in blind.rounds[1:] if round.blind for count in round.checks.values()), Count())
     return {
         "rows": blind.rows,
         "precision": every.precision,
@@ -334,6 +337,7 @@ def _blind_numbers(blind: Blind | None) -> dict[str, Any] | None:
         "mechanical_below": below(ours),
         "precision_others": others.precision,
         "recall_others": others.recall,
+        "later": {"precision": later.precision, "recall": later.recall},
     }
 
 

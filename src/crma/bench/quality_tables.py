@@ -38,12 +38,13 @@ QUALITY_TITLES: Mapping[str, tuple[str, str]] = {
         "Rows that others wrote",
         "Every row by hand, by authors who were given the names of the checks and one sentence on each, and had seen "
         "neither rules nor the rows above; put among clean rows. They are harder than planted ones: real formats of "
-        "many countries, half-finished sentences, decoys as near as they could be made. Only the first round is "
-        "blind. Columns as above.",
+        "many countries, half-finished sentences, decoys as near as they could be made. After the first "
+        "round rules were mended; rows that the authors handed in later were then measured before anybody had looked "
+        "at them. Columns as above.",
     ),
     "quality/blind-errors": (
         "What the blind test found wrong with the check",
-        "By the authors' own notes, of the first round.",
+        "By the authors' own notes, of the first round, before any rule was mended.",
     ),
     "quality/edits": (
         "Edited copies",
@@ -137,9 +138,12 @@ def _checks(planted: Planted) -> str:
 
 
 def _blind(blind: Blind) -> str:
-    first, last = blind.rounds[0], blind.rounds[-1]
+    first = blind.rounds[0]
+    later = [round for round in blind.rounds[1:] if round.blind]
+    mended = next((round for round in reversed(blind.rounds) if not round.blind), None)
     head = ["check (* a matter of degree)", "planted", "found", "false", "decoys told", "precision", "recall"]
-    mended = len(blind.rounds) > 1
+    head += ["later rows, blind, after mending"] if later else []
+    head += ["all rows, after mending (not blind)"] if mended else []
     rows = []
     for name, count in first.checks.items():
         row = [
@@ -151,11 +155,18 @@ def _blind(blind: Blind) -> str:
             _share(count.found, count.told),
             _share(count.found, count.planted),
         ]
+        if later:
+            after = sum((round.checks[name] for round in later if name in round.checks), Count())
+            row.append(_found_of(after) if after.planted else "-")
         if mended:
-            after = last.checks[name]
-            row += [f"{_percent(after.precision)}, {_percent(after.recall)}"]
+            row.append(_found_of(mended.checks[name]))
         rows.append(row)
-    return markdown_table([*head, "after mending (not blind)"] if mended else head, rows)
+    return markdown_table(head, rows)
+
+
+def _found_of(count: Count) -> str:
+    wrong = count.false + count.tempted
+    return f"{count.found} of {count.planted}" + (f", {wrong} told falsely" if wrong else "")
 
 
 def _blind_errors(blind: Blind) -> str | None:

@@ -5,7 +5,8 @@ checks must tell it (`planted`), may (`allowed`), or are tempted and must not (`
 order; `note` says what it is. Their authors were given the checks' names and explanations, nothing else. Where a row
 holds what looks like a key, a U+241F stands in the middle of it, for scanners of repositories, and is taken out here.
 
-Only the first round is blind: whoever mends a rule after it has seen the rows.
+A file's first round is blind; whoever mends a rule after it has seen its rows. So a new file is measured alone first,
+and then all of them together.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import csv
 import hashlib
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -70,10 +71,12 @@ class _Told:
     false: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def blind_rows() -> list[BlindRow]:
-    """All of them, in the order of their files."""
+def blind_rows(only: Collection[str] | None = None) -> list[BlindRow]:
+    """Those of these files, or all of them; in the order of files."""
     found = []
     for name, text in _files().items():
+        if only is not None and name not in only:
+            continue
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 found.append(_row(json.loads(line.replace(_SPLIT, "").replace("\\u241f", "")), f"{name}, {number}"))
@@ -88,7 +91,8 @@ def measure_blind(
     base: str = "smollm2-135m",
     say: Callable[[str], None] = lambda _text: None,
 ) -> Path | None:
-    """Write `results/blind.json`, or add a round to it; None where the last one came to the same.
+    """Write `results/blind.json`, or add a round to it: of the files that it has not seen, or else of all. None where
+    the last one of all came to the same.
 
     Raises:
         ConfigError: the receipt there is of other rows or another base.
@@ -96,22 +100,25 @@ def measure_blind(
     require_scikit_learn()
     path = results / "blind.json"
     there = read_quality(path).blind if path.is_file() else None
-    rows, hashes = blind_rows(), {n: hashlib.sha256(text.encode()).hexdigest() for n, text in _files().items()}
-    if there is not None and (there.data, there.base) != (hashes, base):
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in _files().items()}
+    if there is not None and (there.base != base or not there.data.items() <= hashes.items()):
         raise ConfigError(
             "the receipt there is of other rows, or of another base",
             where=path,
             next_step="move it away, or choose another --results folder; no receipt is overwritten",
         )
+    new = tuple(name for name in hashes if there is None or name not in there.data)
+    asked = new or tuple(hashes)
+    rows = blind_rows(asked)
     say(f"the blind test: {len(rows)} rows by hand among clean ones")
     told = _measured(rows, data, work, base)
     last = there.rounds[-1] if there is not None else None
-    if last is not None and last.checks == told.checks:
+    if not new and last is not None and not last.blind and last.checks == told.checks:
         return None
-    number = len(there.rounds) if there is not None else 0
     made = BlindRound(
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        blind=number == 0,
+        blind=bool(new),
+        files=asked,
         checks=told.checks,
         missed=told.missed,
         tempted=told.tempted,
@@ -122,7 +129,7 @@ def measure_blind(
         packages=versions(),
         base=base,
         data=hashes,
-        rows=len(rows),
+        rows=len(blind_rows()),
         rounds=(*(there.rounds if there is not None else ()), made),
     )
     write_receipt(path, receipt.model_dump(exclude={"made", "machine"}))

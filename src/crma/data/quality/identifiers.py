@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from functools import cache
 
 from stdnum import iban, luhn, numdb
+from stdnum.at import vnr
 from stdnum.au import tfn
 from stdnum.be import nn
 from stdnum.br import cpf
 from stdnum.ca import sin
 from stdnum.ch import ssn as ahv
+from stdnum.cl import rut
 from stdnum.cn import ric
+from stdnum.cz import rc
 from stdnum.de import idnr as steuer_id
 from stdnum.dk import cpr
 from stdnum.es import dni, nie
@@ -33,6 +36,7 @@ from stdnum.nl import bsn
 from stdnum.no import fodselsnummer
 from stdnum.pl import pesel
 from stdnum.pt import nif
+from stdnum.ro import cnp
 from stdnum.se import personnummer
 from stdnum.tr import tckimlik
 from stdnum.us import itin, ssn
@@ -153,7 +157,11 @@ def _is_card(number: str) -> bool:
 # --- the rules ---
 
 _NATIONAL = "pii_national_number"
-_SSN = _words(r"ssn|social security(?: (?:number|no|nr|#))?")
+_SSN = _words(r"ssn|social security(?: (?:number|no|nr|#))?|(?<=my )social|(?<=your )social")
+_RUT = _words(r"rut|r\.u\.t\.")
+_CNP = _words(r"cnp|cod numeric personal")
+_RC = _words(r"r\.? ?č\.?|rodn[ée] č[íi]slo|birth number")
+_SVNR = _words(r"svnr|sv-?nr\.?|sozialversicherungsnummer|sv-nummer|versicherungsnummer")
 _ITIN = _words(r"itin|individual taxpayer")
 _BSN = _words(r"bsn|burgerservicenummer|sofi-?nummer")
 # "sin" is a word of English and of Spanish: only in capitals.
@@ -195,7 +203,8 @@ _RULES: tuple[tuple[str, str, Callable[[str], bool], re.Pattern[str] | None, str
     ("pii_card", "card", _is_card, None, "0000 000000 00000|0000-000000-00000|0000 000000 0000|0000-000000-0000"),
     ("pii_card", "card", _is_card, None, "0000 0000 0000 0000 000|0000-0000-0000-0000-000"),
     ("pii_card", "card", _is_card, _CARD_WORDS, "0000000000000|00000000000000|000000000000000000|0000000000000000000"),
-    ("pii_card", "card", _is_card, _CARD_WORDS, "0000 0000 0000 0|0000 0000 00000|0000 000 000 000"),
+    ("pii_card", "card", _is_card, _CARD_WORDS, "0000 0000 0000 0|0000 0000 00000|0000 000 000 000|0000 0000 0000 00"),
+    ("pii_card", "card", _is_card, _CARD_WORDS, "0000.0000.0000.0000"),
     # No check digit, but hardly anything else is grouped so.
     (_NATIONAL, "US SSN", _is_ssn, None, "000-00-0000"),
     (_NATIONAL, "US SSN", _is_ssn, _SSN, "000 00 0000|000000000"),
@@ -227,6 +236,10 @@ _RULES: tuple[tuple[str, str, Callable[[str], bool], re.Pattern[str] | None, str
     (_NATIONAL, "CN resident id", _safe(_is_person_ric), None, "000000000000000000"),
     (_NATIONAL, "KR RRN", _safe(_is_rrn), None, "000000-0000000"),
     (_NATIONAL, "KR RRN", _safe(_is_rrn), _RRN, "0000000000000"),
+    (_NATIONAL, "CL RUT", rut.is_valid, _RUT, "00.000.000-0|0.000.000-0|00000000-0"),
+    (_NATIONAL, "RO CNP", _safe(cnp.is_valid), _CNP, "0000000000000"),
+    (_NATIONAL, "CZ birth number", _safe(rc.is_valid), _RC, "000000/0000|000000/000|0000000000"),
+    (_NATIONAL, "AT insurance number", vnr.is_valid, _SVNR, "0000 000000|0000000000|0000-000000"),
     (_NATIONAL, "ZA id", _safe(za_id.is_valid), _ZA, "0000000000000|000000 0000 000|000000 0000 00 0"),
 )
 
@@ -272,11 +285,13 @@ def _numbered(text: str, start: int, end: int, rules: tuple[_Rule, ...]) -> Iter
     if not _stands_alone(text, start, end):
         return
     number = text[start:end]
+    if len(set(_digits(number))) == 1:  # sums of check digits are right for these
+        return
     nearest = -1
     by_word: Found | None = None
     for rule in rules:
         if rule.words is None:
-            if rule.valid(number) and not _is_part_of_a_row(text, start, end):
+            if rule.valid(number) and not _is_part_of_a_row(text, start, end) and not _is_a_things(text, start, end):
                 kind = rule.kind if rule.check != "pii_card" else _issuer(number)
                 yield start, end, rule.check, kind, True
                 return
@@ -308,6 +323,19 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
     return not (
         (after in {".", ",", ":", "'"} and far_after.isdigit()) or (after in {"-", "/", "="} and far_after.isalnum())
     )
+
+
+_THINGS = re.compile(
+    r"(?<![^\W_])(?:part|item|article|art|order|model|serial|ref|reference|invoice|case|file|batch|lot|sku|product|"
+    r"catalogue|catalog)(?:[ .]{0,2}(?:no|nr|num|number|id|#))?[.:#]?[ ]?\Z",
+    re.IGNORECASE,
+)
+_HOURS = re.compile(r"[0-9]{6}-(?:[01][0-9]|2[0-3])(?:00|15|30|45)")
+
+
+def _is_a_things(text: str, start: int, end: int) -> bool:
+    """A part's number, or a date with an hour: their forms are those of personal numbers."""
+    return bool(_THINGS.search(text, max(0, start - 24), start) or _HOURS.fullmatch(text, start, end))
 
 
 _ROW_BEFORE = re.compile(r"[0-9]{4} \Z")
@@ -376,17 +404,22 @@ def find_lettered(text: str, shape: bytes) -> Iterator[Found]:
 
 # --- IBAN ---
 
-_IBAN_HEAD = re.compile(r"(?<![A-Za-z0-9_])[A-Z]{2}[0-9]{2}(?=[ -]?[A-Z0-9]{3})")
+_IBAN_HEAD = re.compile(r"(?<![A-Za-z0-9_])[A-Z]{2} ?[0-9]{2}(?=[ -]?[A-Z0-9]{3})")
+_IBAN_LOWER = re.compile(r"(?<![A-Za-z0-9_])[a-z]{2}[0-9]{2}[a-z0-9]{11,30}(?![A-Za-z0-9_])")
 _IBAN_MARK = re.compile(r"[ -]?([A-Z0-9])")
 
 
 def find_ibans(text: str) -> Iterator[Found]:
     """As they are printed, in groups, or without spaces; of the length of their country."""
+    for match in _IBAN_LOWER.finditer(text):
+        number = match[0].upper()
+        if len(number) == _iban_lengths().get(number[:2]) and iban.is_valid(number, check_country=False):
+            yield match.start(), match.end(), "pii_iban", f"IBAN {number[:2]}", True
     for head in _IBAN_HEAD.finditer(text):
         length = _iban_lengths().get(head[0][:2])
         if length is None:
             continue
-        marks, at = [head[0]], head.end()
+        marks, at = [head[0].replace(" ", "")], head.end()
         for _ in range(length - 4):
             if (mark := _IBAN_MARK.match(text, at)) is None:
                 break

@@ -68,6 +68,8 @@ def find_personal(text: str) -> tuple[Span, ...]:
     found: list[_Found] = [(start, end, "secret", kind, _SECRET) for start, end, kind in find_secrets(text, ascii_text)]
     if "@" in text:
         found += _emails(text)
+    if "%40" in text or _MAY_HIDE.search(text):
+        found += _hidden_emails(text)
     digits, letters = b"0000000" in shape, b"AA00" in shape
     if digits or letters or b"000000A000" in shape:
         # The same places in the text, so one character for one.
@@ -75,7 +77,7 @@ def find_personal(text: str) -> tuple[Span, ...]:
         if digits:
             found += _ranked(find_numbered(plain))
             found += _phones(plain)
-        if letters:
+        if letters or digits:
             found += _ranked(find_ibans(plain))
         found += _ranked(find_lettered(plain, shape))
     if not found:
@@ -157,14 +159,14 @@ _TLD_NAMES = """
     tel post xxx app dev page blog cloud online site website store shop tech space digital agency email group team work
     works world life live today news media press science academy university school college education health healthcare
     care clinic hospital dental doctor vet pharmacy foundation charity ngo ong church club community social network
-    systems solutions services service software company business consulting expert legal law lawyer attorney finance
+    systems solutions services software company business consulting expert legal law lawyer attorney finance
     financial bank capital fund insurance tax accountants money credit trade market marketing studio design art photo
     photography video film music events tours restaurant cafe hotel house homes estate properties construction
     engineering energy eco green global international center institute berlin hamburg koeln koln bayern wien swiss paris
     london nyc vegas amsterdam brussels madrid scot wales cymru bzh eus gal quebec africa tokyo moscow xyz top icu vip
     fun games host hosting support help guide tips zone city town land one me plus best run fit yoga bike auto cars
     technology training support productions ventures partners associates directory gmbh ltd llc inc ink wiki link
-    click mail chat
+    click mail chat kiwi ninja guru rocks social email earth mba nrw ruhr tirol saarland hiphop fyi
 """
 _TLDS = frozenset(_TLD_NAMES.split())
 
@@ -213,6 +215,37 @@ def _emails(text: str) -> Iterator[_Found]:
             yield at - len(name), end, "pii_email", "e-mail", _FORMED
 
 
+# Written so that no program finds them: "ann [at] posteo (dot) de", "ann dot lee at posteo dot de", "ann @ posteo.de",
+# and "ann%40posteo.de" in an address.
+_MAY_HIDE = re.compile(r"[\[({ ](?:at|AT)[\])} ]|[ ]@|@[ ]")
+_AT = r"[ ]?[\[({][ ]?(?:at|AT)[ ]?[\])}][ ]?|[ ]at[ ]|[ ]?@[ ]?|%40"
+_DOT = r"[ ]?[\[({][ ]?(?:dot|DOT)[ ]?[\])}][ ]?|[ ]dot[ ]|\."
+_HIDDEN = re.compile(
+    rf"(?<![\w.@%+-])([A-Za-z0-9_+-]{{1,40}}(?:(?:{_DOT})[A-Za-z0-9_+-]{{1,40}}){{0,3}})({_AT})"
+    rf"([A-Za-z0-9-]{{1,40}}(?:(?:{_DOT})[A-Za-z0-9-]{{1,40}}){{0,3}})((?:{_DOT}))([A-Za-z]{{2,12}})(?![\w@-])"
+)
+
+
+def _hidden_emails(text: str) -> Iterator[_Found]:
+    place = 0
+    while (match := _HIDDEN.search(text, place)) is not None:
+        if _is_hidden_email(match):
+            yield match.start(), match.end(), "pii_email", "e-mail, hidden", _FORMED
+            place = match.end()
+        else:  # "a line at gordon dot lee at posteo dot de": the name begins later
+            place = match.end(1)
+
+
+def _is_hidden_email(match: re.Match[str]) -> bool:
+    name, at, domain, dot, last = match.groups()
+    # "I was at example.com" is a sentence: words have to stand for both signs.
+    in_words = " dot " in f"{dot}{domain}" or "[" in dot or "(" in dot
+    if (at == " at " and not in_words) or (at.strip() == "@" and len(name) < 3) or at == "@":
+        return False
+    labels = [label.lower() for label in (*re.split(_DOT, domain), last)]
+    return labels[-1] in _TLDS and not _is_nobodys(".".join(re.split(_DOT, name)).lower(), labels)
+
+
 def _is_tld(label: str) -> bool:
     return label.lower() in _TLDS or label.startswith("xn--") or label.lower() in _NOBODYS_TLDS
 
@@ -241,8 +274,9 @@ _PHONE_WORDS = re.compile(
     r"(?<![\[\w])(?:(?P<noun>tel|tlf|telephone|(?:tele)?fax|(?:tele|cell|smart)?phone|mobile|"
     r"cell(?= ?(?:no|nr|number|:|#))|whatsapp|hotline|helpline|switchboard|telefon\w{0,7}|telefoon\w{0,7}|"
     r"t[ée]l[ée]phone|t[ée]l|t[ée]l[ée]fono|"
-    r"telefone|m[óo]vil|celular|cellulare|handy|mobil|mobilnummer|rufnummer|ph(?=[.:]))|"
-    r"(?P<verb>call(?:ing)?|dial|ring|sms))(?![^\W_])",
+    r"telefone|m[óo]vil|celular|cellulare|handy|mobil|mobilnummer|rufnummer|land ?line|direct (?:line|dial)|zap|"
+    r"reach(?:ed|able)?(?= (?:him|her|me|us|them|you|at|on|under))|тел|телефон|звонить|ph(?=[.:]))|"
+    r"(?P<verb>call(?:ing)?|dial|ring|sms|text|message(?= (?:him|her|me|us|on|to))))(?![^\W_])",
     re.IGNORECASE,
 )
 _NOT_A_PHONE = re.compile(
@@ -253,6 +287,7 @@ _NOT_A_PHONE = re.compile(
 # no country's plan may take numbers that are not dialled so there.
 _WITH_TRUNK = (
     "GB", "DE", "FR", "IT", "NL", "BE", "CH", "AT", "AU", "JP", "ZA", "SE", "IN", "FI", "IE", "NZ", "KR", "CN",
+    "EG", "KE", "NG", "RO", "TR", "UA", "IL", "AE",
 )  # fmt: skip
 _WITHOUT_TRUNK: Mapping[int, tuple[str, ...]] = {
     8: ("NO", "DK", "SG"),
@@ -262,7 +297,26 @@ _WITHOUT_TRUNK: Mapping[int, tuple[str, ...]] = {
 }
 
 
+# Of mobile telephones, as they are written where nothing else is: no word has to stand before them.
+_MOBILES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (region, re.compile(rf"{_STARTS}{form}{_ENDS}"))
+    for region, form in (
+        ("GB", r"07[0-9]{3} (?:[0-9]{6}|[0-9]{3} [0-9]{3})"),
+        ("KR", r"010-[0-9]{4}-[0-9]{4}"),
+        ("RU", r"8 \(9[0-9]{2}\) [0-9]{3}-[0-9]{2}-[0-9]{2}"),
+        ("BR", r"\([1-9][0-9]\) 9[0-9]{4}-[0-9]{4}"),
+        ("ZA", r"0[678][0-9] [0-9]{3} [0-9]{4}"),
+        ("FR", r"0[67](?: [0-9]{2}){4}|0[67](?:\.[0-9]{2}){4}"),
+        ("AU", r"04[0-9]{2} [0-9]{3} [0-9]{3}"),
+    )
+)
+
+
 def _phones(text: str) -> Iterator[_Found]:
+    for region, form in _MOBILES:
+        for match in form.finditer(text):
+            if _region(match[0], region) is not None:
+                yield match.start(), match.end(), "pii_phone", f"{region} phone", _FORMED
     if "+" in text:
         for match in _ABROAD.finditer(text):
             for number in _shortened(match[0]):

@@ -38,6 +38,8 @@ def find_secrets(text: str, ascii_text: bytes) -> Iterator[Found]:
     lower = text.lower()
     if _may_assign(lower):
         yield from _assigned(text)
+    yield from _told(text, lower)
+    yield from _of_commands(text, lower)
     if "bearer " in lower:
         for match in _BEARER.finditer(text):
             if _random(match[1], 3.2) and not _stands_for_one(match[1]):
@@ -70,6 +72,8 @@ _FORMS: tuple[tuple[str, str, str], ...] = (
     ("npm_", "npm token", r"npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])"),
     ("pypi-AgE", "PyPI token", r"pypi-AgE[A-Za-z0-9_-]{50,250}"),
     ("SK", "Twilio key", r"SK[0-9a-f]{32}(?![A-Za-z0-9])"),
+    (":AA", "Telegram bot token", r"(?:bot)?[0-9]{8,10}:AA[A-Za-z0-9_-]{32,34}(?![A-Za-z0-9_-])"),
+    (".", "Discord bot token", r"[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}(?![A-Za-z0-9_-])"),
     ("SG.", "SendGrid key", r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}"),
 )  # fmt: skip
 _PATTERNS = tuple((prefix, kind, re.compile(_BEGINS + pattern)) for prefix, kind, pattern in _FORMS)
@@ -186,6 +190,96 @@ def _assigned(text: str) -> Iterator[Found]:
         if (_is_password if is_password else _is_key)(value) and not _stands_for_one(value):
             yield match.start(group), match.start(group) + len(value), "password" if is_password else "key or token"
             at = match.end()
+
+
+# "the password Okra&Thimble4": nothing between name and value, so the value has to look like nothing else.
+_TOLD = re.compile(
+    r"(?<![\[\w-])(?:password|passwort|passphrase|passcode|mot de passe|contrase[ñn]a)[ \t]+"
+    r"[\"'`]?([^\s\"'`<>()\[\]{}]{8,64})",
+    re.IGNORECASE,
+)
+
+
+def _told(text: str, lower: str) -> Iterator[Found]:
+    if (
+        "passw" in lower
+        or "passphrase" in lower
+        or "passcode" in lower
+        or "mot de passe" in lower
+        or "contrase" in lower
+    ):
+        for match in _TOLD.finditer(text):
+            value = match[1].rstrip(".,;:!?")
+            marks = sum(not c.isalnum() and c not in "-./:," for c in value)
+            kinds = sum(re.search(kind, value) is not None for kind in ("[a-z]", "[A-Z]", "[0-9]"))
+            # PBKDF2 and Windows10 are shorter.
+            if kinds == 3 and (marks or len(value) >= 11) and _bits(value) >= 2.5 and not _stands_for_one(value):
+                yield match.start(1), match.start(1) + len(value), "password"
+
+
+# --- what stands behind a command, an option or a header ---
+
+_QUOTE = r"[\"'\\]{0,2}"
+_COMMANDS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
+    ("sshpass", "password of a command", re.compile(rf"sshpass[ \t]+-p[ \t]*{_QUOTE}([^\s\"']{{6,128}})")),
+    (
+        "mysql",
+        "password of a command",
+        re.compile(r"\bmysql(?:dump|admin|import|show)?\b[^\n|;]{0,120}?[ \t]-p[\"']?([^\s\"'-][^\s\"']{5,128})"),
+    ),
+    (
+        "-u",
+        "password of a command",
+        re.compile(rf"(?<!\w)-u[ \t]{{0,2}}{_QUOTE}[^\s:\"'/]{{1,64}}:([^\s\"':/]{{6,128}})"),
+    ),
+    ("--user", "password of a command", re.compile(rf"--user[ \t=]{_QUOTE}[^\s:\"'/]{{1,64}}:([^\s\"':/]{{6,128}})")),
+    (
+        "define",
+        "password",
+        re.compile(
+            r"define\(\s{0,4}[\"']\w{0,40}(?:PASSWORD|SECRET|_KEY|_SALT|TOKEN)\w{0,40}[\"']\s{0,4},\s{0,4}[\"']([^\"'\n]{6,256})[\"']",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "private",
+        "private key",
+        re.compile(r"private[-_ ]?key\b[^\n0-9]{0,12}((?:0x)?[0-9a-fA-F]{64})(?![0-9a-fA-F])", re.IGNORECASE),
+    ),
+)
+_BASIC = re.compile(r"\bBasic[ \t]+([A-Za-z0-9+/]{12,400}={0,2})(?![A-Za-z0-9+/=])")
+_WALLET = re.compile(r"recovery phrase|seed phrase|seed words|mnemonic|wallet|bip-?39", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"(?:(?<=[\"'`“‘:])|(?<=: )|^)[ \t]*"
+    r"((?:[a-z]{3,8} ){11}(?:(?:[a-z]{3,8} ){3}){0,4}[a-z]{3,8})(?=[ \t]*(?:[\"'`”’.]|$))",
+    re.MULTILINE,
+)
+
+
+def _of_commands(text: str, lower: str) -> Iterator[Found]:
+    for sign, kind, pattern in _COMMANDS:
+        if sign in lower:
+            for match in pattern.finditer(text):
+                value = match[1]
+                if not _stands_for_one(value) and (kind == "private key" or _is_password(value) or _is_key(value)):
+                    yield match.start(1), match.end(1), kind
+    if "basic " in lower:
+        for match in _BASIC.finditer(text):
+            if _is_basic(match[1]):
+                yield match.start(1), match.end(1), "password in a header"
+    if _WALLET.search(text):
+        for match in _PHRASE.finditer(text):
+            if len(set(match[1].split())) >= 11:
+                yield match.start(1), match.end(1), "recovery phrase"
+
+
+def _is_basic(value: str) -> bool:
+    """User and password, as RFC 7617 joins them."""
+    try:
+        user, colon, password = base64.b64decode(value + "=" * (-len(value) % 4)).decode("utf-8").partition(":")
+    except ValueError:
+        return False
+    return bool(colon and user and len(password) >= 4 and password.isprintable()) and not _stands_for_one(password)
 
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
