@@ -1,12 +1,12 @@
 """Rows that are clean by means of their own: none of what `crma.data.quality` uses decides it.
 
 What a row must be: ASCII alone (so that no character is damaged; it costs a third of the reports, for their dashes), no
-'@' and no run of seven digits however spaced (so that nothing can be an address, a telephone, card, account or national
-number), no link, no word for a key or password, no '<', '>' or entity but in code, 60 to 1,400 characters and at most
-330 words, digits and marks (so that none is cut at 512 tokens), an end of a sentence but in code, an answer that zlib
-does not press to a quarter, no word of refusals, a question no other row asks, no run of thirteen words that stands in
-a benchmark; and of every pair of rows with a Jaccard similarity of word pairs of 0.6 and more the later one is gone:
-counted exactly, for all pairs.
+'@' nor "(at)" and no run of seven digits however spaced (so that nothing can be an address, a telephone, card, account
+or national number), no link, no word for a key or password, no '<', '>' or entity but in code, 60 to 1,400 characters
+and at most 330 words, digits and marks (so that none is cut at 512 tokens), an end of a sentence but in code, an answer
+that zlib does not press to a quarter, no word of refusals, a question no other row asks, no run of thirteen words that
+stands in a benchmark; and of every pair of rows with a Jaccard similarity of word pairs of 0.6 and more the later one
+is gone: counted exactly, for all pairs.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ DOMAINS = ("medical", "code", "science", "financial")
 APART = 0.6
 _RUN = 13  # words, as in GPT-3's audit (Brown et al., 2020, appendix C)
 _DIGITS = re.compile(r"\d(?:[ .\-/()]?\d){6,}")
+_HIDDEN_AT = re.compile(r"[\[({]\s?at\s?[\])}]", re.IGNORECASE)
 _LINK = re.compile(r"https?:|www\.", re.IGNORECASE)
 _MARKS = re.compile(r"[<>]|&#?\w+;")
 _REFUSAL = re.compile(r"\bI(?:'m| am) (?:sorry|unable)|\bI can(?:no|')t|language model|\bAI\b", re.IGNORECASE)
@@ -162,7 +163,7 @@ def _is_clean(row: Plain) -> bool:
         and len(_PIECE.findall(text)) <= 330
         and bool(row.prompt.strip() and answer)
         and "@" not in text
-        and not any(pattern.search(text) for pattern in (_DIGITS, _LINK, _REFUSAL, _KEY))
+        and not any(pattern.search(text) for pattern in (_DIGITS, _HIDDEN_AT, _LINK, _REFUSAL, _KEY))
         and (code or (answer[-1] in ".!?" and not _MARKS.search(text)))
         and (len(answer) <= 200 or len(zlib.compress(answer.encode())) >= 0.25 * len(answer))
     )
