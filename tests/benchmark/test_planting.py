@@ -59,14 +59,16 @@ def test_the_same_seed_plants_the_same_and_another_does_not(data: Path, planted:
 
 
 def test_duplicates_are_the_lines_that_stand_there_before(planted: Planted) -> None:
-    seen: set[bytes] = set()
+    """In whatever case and spacing."""
+    seen: set[tuple[str, ...]] = set()
     found = set()
-    for number, line in enumerate(planted.lines, start=1):
-        if line.raw in seen:
+    for number, row in rows_of(planted).items():
+        content = tuple(" ".join(text.casefold().split()) for text in row)
+        if content in seen:
             found.add(number)
-        seen.add(line.raw)
+        seen.add(content)
     assert found == planted.lines_of("duplicate")
-    assert len(found) == 6
+    assert len(found) >= 6
 
 
 def test_near_duplicates_are_those_whose_pairs_say_so(planted: Planted) -> None:

@@ -201,7 +201,7 @@ ISSUERS = (
     ("37", 15, "American Express"),
     ("6011", 16, "Discover"),
     ("3528", 16, "JCB"),
-    ("62", 16, "UnionPay"),
+    ("625", 16, "UnionPay"),  # from 622126 on some are Discover's as well
 )
 
 
