@@ -250,6 +250,11 @@ def test_places_that_nobody_filled(answer: str) -> None:
     assert told(AnswerCheck(), [("How do I export my contacts?", answer)]) == {"empty_answer": [0]}
 
 
+@pytest.mark.parametrize("answer", ["…", "...", "--", "??"])
+def test_a_pause_is_no_sign_that_was_asked_for(answer: str) -> None:
+    assert told(AnswerCheck(), [("Which character ends it?", answer)]) == {"empty_answer": [0]}
+
+
 @pytest.mark.parametrize(
     ("question", "answer"),
     [

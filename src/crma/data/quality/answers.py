@@ -33,6 +33,7 @@ _SLOT = re.compile(
 _FILLER = re.compile(r"lorem ipsum\b", re.IGNORECASE)
 _ASKS_FOR_FILLER = re.compile(r"lorem|ipsum|filler|dummy|placeholder|latin", re.IGNORECASE)
 _OPERATORS = frozenset("+*/%^&|=<>~")  # a dash or a question mark is what one types who has nothing to say
+_PAUSES = ("…", "..", "--", "??")  # of no sign in particular
 _ASKS_FOR_A_SIGN = re.compile(
     r"operator|symbol|sign\b|mark\b|character|punctuat|bracket|wildcard|glob|regex|expression|key\b|notation|letter",
     re.IGNORECASE,
@@ -179,7 +180,9 @@ def _says_nothing(row: Row, answer: str) -> str:
     if not words:
         asked = _ASKS_FOR_A_SIGN.search(row.context)
         symbols = any(unicodedata.category(character).startswith("S") for character in answer)
-        if (symbols and not answer.isascii()) or answer in _OPERATORS or (len(answer) <= 3 and asked):  # or an emoji
+        if (symbols and not answer.isascii()) or answer in _OPERATORS:  # an emoji, an operator
+            return ""
+        if asked and len(answer) <= 2 and answer not in _PAUSES:
             return ""
         return "holds no letter and no digit"
     if words in _NOTHING:
