@@ -221,6 +221,7 @@ def round_of(*, blind: bool, found: int) -> BlindRound:
     return BlindRound(
         made="2026-11-23T07:00:00+00:00",
         blind=blind,
+        files=("a.jsonl",),
         checks={
             "secret": Count(planted=10, found=found, false=1, decoys=4, tempted=1),
             "refusal": Count(planted=4, found=2),

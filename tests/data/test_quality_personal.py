@@ -626,6 +626,7 @@ def _seconds(text: str) -> float:
         ("write to zuzana.h [at] entomail (dot) sk for it", "zuzana.h [at] entomail (dot) sk"),
         ("line at gordon dot apple at btinternet dot com, please", "gordon dot apple at btinternet dot com"),
         ("card: leocadia.f @ wanadoo.fr / 12 quai", "leocadia.f @ wanadoo.fr"),
+        ("It is ann.lee [at] posteo.de.Then wait.", "ann.lee [at] posteo.de"),
     ],
 )
 def test_addresses_that_are_hidden_or_spoilt(text: str, piece: str) -> None:
@@ -674,6 +675,19 @@ def test_mobiles_whose_form_says_enough(number: str) -> None:
 )
 def test_more_forms(text: str, kind: str) -> None:
     assert kinds(text) in ([kind], ["NO phone"] if kind == "DK phone" else [kind])
+
+
+@pytest.mark.parametrize(
+    ("text", "check"),
+    [
+        ("Card on file: 4111 1111 1111 1111.", "pii_card"),
+        ("order no. 4111 1111 1111 1111", "pii_card"),
+        ("SSN on file: 536-90-4399", "pii_national_number"),
+        ("in the case of 536-90-4399", "pii_national_number"),
+    ],
+)
+def test_what_is_on_file_is_a_persons(text: str, check: str) -> None:
+    assert [found for found, _, _ in told(text)] == [check]
 
 
 @pytest.mark.parametrize(

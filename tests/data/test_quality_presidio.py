@@ -120,7 +120,7 @@ def test_a_configuration_of_presidios_own(tmp_path: Path, pipeline: str) -> None
 
 
 def test_a_pipeline_that_is_not_here_is_not_downloaded() -> None:
-    with pytest.raises(ConfigError, match="no such spaCy pipeline") as error:
+    with pytest.raises(ConfigError, match=r"^there is no such spaCy pipeline") as error:
         PresidioCheck("en_core_web_lg")
     assert "python -m spacy download en_core_web_lg" in str(error.value)
 
@@ -130,3 +130,37 @@ def test_without_presidio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "presidio_analyzer" else real(name))
     with pytest.raises(ConfigError, match=r"crma\[presidio\]"):
         PresidioCheck("en_core_web_sm")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- 1", "a: [1, 2", "supported_languages: [en]", "nlp_configuration: {models: 3}", None]
+)
+def test_a_configuration_that_is_none_is_not_replaced_by_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    """presidio itself would take its default in place of a file it cannot read, and fetch that."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    file = tmp_path / "presidio.yaml"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="no configuration of presidio"):
+        PresidioCheck(str(file))
+
+
+def test_a_configuration_that_names_an_absent_pipeline_is_told_so(tmp_path: Path) -> None:
+    file = tmp_path / "presidio.yaml"
+    models = "models: [{lang_code: en, model_name: en_core_web_lg}]"
+    file.write_text(f"nlp_configuration: {{nlp_engine_name: spacy, {models}}}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="there is no such spaCy pipeline here"):
+        PresidioCheck(str(file))
+
+
+def test_a_damaged_pipeline_is_told_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "meta.json").write_text('{"lang": "en", "name": "x", "version": "1"}', encoding="utf-8")
+    with pytest.raises(ConfigError, match="presidio cannot be started") as error:
+        PresidioCheck(str(tmp_path))
+    assert str(tmp_path) in str(error.value)

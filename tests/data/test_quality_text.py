@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -415,3 +417,17 @@ def test_a_language_that_may_be_one_of_two_is_still_another(text: str) -> None:
         for i in range(9)
     ]
     assert told(LanguageCheck(), [*english, (text, text)]) == {"language": [9]}
+
+
+@pytest.mark.parametrize("piece", ["<script>", "<!--", "<style>x", "&lt;p ", "<a href", '<img src="'])
+def test_what_never_ends_costs_no_time(piece: str) -> None:
+    """One search for an end that is not there, not one for each beginning: a lazy pattern took half a minute here."""
+    text = "<p>a</p> " + piece * 40_000
+    began = time.perf_counter()
+    mend_markup(text)
+    assert time.perf_counter() - began < 5
+
+
+def test_scripts_and_comments_go_with_what_is_in_them() -> None:
+    text = "One <!-- a --> two <STYLE>p { }</style >three<script src='x'>let a</script> four <!-- five"
+    assert mend_markup(text) == "One  two three four <!-- five"

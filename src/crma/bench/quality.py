@@ -197,7 +197,7 @@ class BlindRound(_Model):
 
     made: str
     blind: bool
-    files: tuple[str, ...] = ()  # which of the receipt's; none named: all that there were then
+    files: tuple[str, ...]  # of the receipt's
     checks: Mapping[str, Count]
     missed: Mapping[str, tuple[str, ...]]  # check -> what these rows are
     tempted: Mapping[str, tuple[str, ...]]

@@ -119,42 +119,36 @@ def quality_made(quality: Quality) -> str:
     return " ".join(said)
 
 
+_COUNTED = ("check (* a matter of degree)", "planted", "found", "false", "decoys told", "precision", "recall")
+
+
+def _counted(name: str, count: Count) -> list[str]:
+    """A row of a table with the columns _COUNTED."""
+    return [
+        name + ("" if name in MECHANICAL else " *"),
+        str(count.planted),
+        str(count.found),
+        str(count.false),
+        f"{count.tempted} of {count.decoys}" if count.decoys else "-",
+        _share(count.found, count.told),
+        _share(count.found, count.planted),
+    ]
+
+
 def _checks(planted: Planted) -> str:
-    rows = []
-    for name, count in pooled(planted).items():
-        rows.append(
-            [
-                name + ("" if name in MECHANICAL else " *"),
-                str(count.planted),
-                str(count.found),
-                str(count.false),
-                f"{count.tempted} of {count.decoys}" if count.decoys else "-",
-                _share(count.found, count.told),
-                _share(count.found, count.planted),
-            ]
-        )
-    head = ["check (* a matter of degree)", "planted", "found", "false", "decoys told", "precision", "recall"]
-    return markdown_table(head, rows)
+    return markdown_table(list(_COUNTED), [_counted(name, count) for name, count in pooled(planted).items()])
 
 
 def _blind(blind: Blind) -> str:
     first = blind.rounds[0]
     later = [round for round in blind.rounds[1:] if round.blind]
     mended = next((round for round in reversed(blind.rounds) if not round.blind), None)
-    head = ["check (* a matter of degree)", "planted", "found", "false", "decoys told", "precision", "recall"]
+    head = [*_COUNTED]
     head += ["later rows, blind, after mending"] if later else []
     head += ["all rows, after mending (not blind)"] if mended else []
     rows = []
     for name, count in first.checks.items():
-        row = [
-            name + ("" if name in MECHANICAL else " *"),
-            str(count.planted),
-            str(count.found),
-            str(count.false),
-            f"{count.tempted} of {count.decoys}" if count.decoys else "-",
-            _share(count.found, count.told),
-            _share(count.found, count.planted),
-        ]
+        row = _counted(name, count)
         if later:
             after = sum((round.checks[name] for round in later if name in round.checks), Count())
             row.append(_found_of(after) if after.planted else "-")

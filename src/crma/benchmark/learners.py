@@ -131,7 +131,7 @@ def _on_a_stack(run: Run) -> Outcome:
         _measure_rivals(run, model, notebook)
     if not notebook.answers and _asks_facts(run.domains):
         notebook.answers = [answer for d in names for answer in _answered(model, d, run.domains[d].test)]
-        notebook.answers += _answered_by_rivals(run, model) if run.rivals else []
+        notebook.answers += _answered_by_rivals(run, model, notebook.answers) if run.rivals else []
         notebook.save()
     steps = [line for d in names for line in _metrics(model, d)]
     adapter = sum(p.numel() for p in model.adapters.parameters(names[-1]).values())
@@ -274,10 +274,14 @@ def _answered(model: ContinualModel, domain: str, examples: Sequence[Example]) -
         yield Answers(domain=domain, view=cast(Any, view), correct=_right(model, examples, **options))
 
 
-def _answered_by_rivals(run: Run, model: ContinualModel) -> list[Answers]:
-    """What other routers would come to, from every adapter's answers to every question."""
+def _answered_by_rivals(run: Run, model: ContinualModel, known: Sequence[Answers]) -> list[Answers]:
+    """What other routers would come to, from every adapter's answers to every question (`known`: to its own)."""
     tests = {d: split.test for d, split in run.domains.items()}
-    right = {adapter: {d: _right(model, of, domain=adapter) for d, of in tests.items()} for adapter in tests}
+    own = {answers.domain: answers.correct for answers in known if answers.view == "served"}
+    right = {
+        adapter: {d: own[d] if d == adapter else _right(model, of, domain=adapter) for d, of in tests.items()}
+        for adapter in tests
+    }
     single = max(right, key=lambda adapter: sum(map(sum, right[adapter].values())))
     found = [Answers(domain=d, view="single", correct=right[single][d]) for d in tests]
     for d, chosen in _by_tfidf(run).items():

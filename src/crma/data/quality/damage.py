@@ -30,13 +30,14 @@ _TAGS = (
     "p|br|div|span|a|li|ul|ol|td|tr|th|thead|table|tbody|b|i|u|em|strong|font|h[1-6]|img|sup|sub|blockquote|center|hr"
     "|iframe|figure|figcaption|section|article|header|footer|nav|button|small|[ovw]:\\w+"
 )
-# With what stands in it where that is no text: scripts, styles, comments (of editors, too).
-_UNSEEN = r"<(script|style|noscript)\b[^<>]{0,2000}>.{0,20000}?</\1\s*>|<!--.{0,20000}?-->"
-_TAG = re.compile(rf"{_UNSEEN}|</?(?:{_TAGS})(?:\s[^<>]{{0,2000}})?/?>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]{{0,2000}})?/?>", re.IGNORECASE)
 # One of these alone is enough: nobody means it.
-_ALONE = re.compile(
-    rf"{_UNSEEN}|<img\s[^<>]{{0,2000}}>|<a\s[^<>]{{0,2000}}href[^<>]{{0,2000}}>", re.IGNORECASE | re.DOTALL
-)
+_ALONE = re.compile(r"<(?:img|a)\s(?=[^<>]{0,2000}>)[^<>=]{0,40}(?:src|href|alt|class|id)=", re.IGNORECASE)
+# What begins a part of a page that is not text, and ends it: scripts, styles, comments (of editors, too).
+_UNSEEN = re.compile(r"<(script|style|noscript)\b[^<>]{0,2000}>|<!--", re.IGNORECASE)
+_UNSEEN_ENDS = {name: re.compile(rf"</{name}\s{{0,9}}>", re.IGNORECASE) for name in ("script", "style", "noscript")} | {
+    "": re.compile("-->")
+}
 _SPELT = re.compile(rf"&lt;(/?(?:{_TAGS})(?:\s(?:(?!&[lg]t;).){{0,2000}})?/?)&gt;", re.IGNORECASE)
 _BLOCK = re.compile(r"<(?:br|hr)\s{0,9}/?>|</(?:p|div|li|tr|h[1-6]|blockquote|table)>", re.IGNORECASE)
 _ENTITY = re.compile(
@@ -113,7 +114,7 @@ def mend_markup(text: str) -> str:
     """Tags of prose go, those that end a line leave one; entities become their characters, unless they spell a tag."""
     if _markup_at(text) < 0:
         return text
-    text = _SPELT.sub(lambda found: f"<{found[1]}>", text)
+    text = _SPELT.sub(lambda found: f"<{found[1]}>", _without(text, _unseen(text)))
     text = _TAG.sub("", _BLOCK.sub("\n", text))
     text = _ENTITY.sub(lambda found: html.unescape(found[0]), text).replace("\xa0", " ")
     return re.sub(r"[ \t]*\n(?:[ \t]*\n){2,}", "\n\n", text).strip()
@@ -126,12 +127,34 @@ def _markup_at(text: str) -> int:
         return -1
     entity = _ENTITY.search(text)
     tags = [found.start() for _, found in zip(range(2), _TAG.finditer(text), strict=False)]
-    if entity is None and len(tags) < 2 and not _BLOCK.search(text) and not _ALONE.search(text):
+    unseen = _unseen(text)
+    if not (entity or len(tags) >= 2 or unseen or _BLOCK.search(text) or _ALONE.search(text)):
         return -1
-    prose = _TAG.sub(" ", _SPELT.sub(" ", text))
+    prose = _TAG.sub(" ", _SPELT.sub(" ", _without(text, unseen)))
     if _ABOUT_MARKUP.search(prose) or _CODE.search(text):  # href="page.html" is not about HTML
         return -1
-    return min([*tags, *([entity.start()] if entity else [])])
+    return min([*tags, *([entity.start()] if entity else []), *(start for start, _ in unseen[:1])])
+
+
+def _unseen(text: str) -> list[tuple[int, int]]:
+    """Start and end of each part that is not text. One that does not end is none: its end is looked for once."""
+    found: list[tuple[int, int]] = []
+    endless: set[str] = set()
+    place = 0
+    while (opened := _UNSEEN.search(text, place)) is not None:
+        place, name = opened.end(), (opened[1] or "").lower()
+        if name not in endless:
+            if closed := _UNSEEN_ENDS[name].search(text, place):
+                found.append((opened.start(), closed.end()))
+                place = closed.end()
+            else:
+                endless.add(name)
+    return found
+
+
+def _without(text: str, parts: Sequence[tuple[int, int]]) -> str:
+    starts = [0, *(end for _, end in parts)]
+    return "".join(text[a:b] for a, b in zip(starts, [*(start for start, _ in parts), len(text)], strict=True))
 
 
 def _first_difference(a: str, b: str) -> int:

@@ -204,7 +204,7 @@ CHECKS: Mapping[str, Check] = dict(
             "rows that stand there twice",
             "warning",
             "a row seen twice an epoch is learnt by heart, and its copies may stand in two splits",
-            "keep the first",
+            "keep the first; neither case nor spacing makes another row",
             "drop",
         ),
         _check(

@@ -291,7 +291,8 @@ def _numbered(text: str, start: int, end: int, rules: tuple[_Rule, ...]) -> Iter
     by_word: Found | None = None
     for rule in rules:
         if rule.words is None:
-            if rule.valid(number) and not _is_part_of_a_row(text, start, end) and not _is_a_things(text, start, end):
+            a_things = rule.check == _NATIONAL and _is_a_things(text, start, end)
+            if rule.valid(number) and not a_things and not _is_part_of_a_row(text, start, end):
                 kind = rule.kind if rule.check != "pii_card" else _issuer(number)
                 yield start, end, rule.check, kind, True
                 return
@@ -325,9 +326,10 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
     )
 
 
+# With "no." or the like: "SSN on file: …" is a person's.
 _THINGS = re.compile(
-    r"(?<![^\W_])(?:part|item|article|art|order|model|serial|ref|reference|invoice|case|file|batch|lot|sku|product|"
-    r"catalogue|catalog)(?:[ .]{0,2}(?:no|nr|num|number|id|#))?[.:#]?[ ]?\Z",
+    r"(?<![^\W_])(?:part|item|article|art|order|model|serial|ref|reference|invoice|batch|lot|product|catalogue|catalog)"
+    r"[ .]{0,2}(?:no|nr|num|number|id|#)[.:#]{0,2}[ ]?\Z",
     re.IGNORECASE,
 )
 _HOURS = re.compile(r"[0-9]{6}-(?:[01][0-9]|2[0-3])(?:00|15|30|45)")

@@ -68,7 +68,7 @@ def find_personal(text: str) -> tuple[Span, ...]:
     found: list[_Found] = [(start, end, "secret", kind, _SECRET) for start, end, kind in find_secrets(text, ascii_text)]
     if "@" in text:
         found += _emails(text)
-    if "%40" in text or _MAY_HIDE.search(text):
+    if _may_hide(text):
         found += _hidden_emails(text)
     digits, letters = b"0000000" in shape, b"AA00" in shape
     if digits or letters or b"000000A000" in shape:
@@ -216,34 +216,40 @@ def _emails(text: str) -> Iterator[_Found]:
 
 
 # Written so that no program finds them: "ann [at] posteo (dot) de", "ann dot lee at posteo dot de", "ann @ posteo.de",
-# and "ann%40posteo.de" in an address.
-_MAY_HIDE = re.compile(r"[\[({ ](?:at|AT)[\])} ]|[ ]@|@[ ]")
-_AT = r"[ ]?[\[({][ ]?(?:at|AT)[ ]?[\])}][ ]?|[ ]at[ ]|[ ]?@[ ]?|%40"
-_DOT = r"[ ]?[\[({][ ]?(?:dot|DOT)[ ]?[\])}][ ]?|[ ]dot[ ]|\."
-_HIDDEN = re.compile(
-    rf"(?<![\w.@%+-])([A-Za-z0-9_+-]{{1,40}}(?:(?:{_DOT})[A-Za-z0-9_+-]{{1,40}}){{0,3}})({_AT})"
-    rf"([A-Za-z0-9-]{{1,40}}(?:(?:{_DOT})[A-Za-z0-9-]{{1,40}}){{0,3}})((?:{_DOT}))([A-Za-z]{{2,12}})(?![\w@-])"
-)
+# and "ann%40posteo.de" in an address. Few texts have a sign of it.
+_HIDDEN_AT = re.compile(r"[ ]?[\[({][ ]?(?:at|AT)[ ]?[\])}][ ]?|[ ]at[ ]|[ ]@[ ]?|@[ ]|%40")
+_DOT = r"(?:[ ]?[\[({][ ]?(?:dot|DOT)[ ]?[\])}][ ]?|[ ]dot[ ]|\.)"
+_A_DOT = re.compile(_DOT)
+_HIDDEN_NAME = re.compile(rf"(?<![\w.@%+-])[A-Za-z0-9_+-]{{1,40}}(?:{_DOT}[A-Za-z0-9_+-]{{1,40}}){{0,3}}\Z")
+_HIDDEN_DOMAIN = re.compile(rf"[A-Za-z0-9-]{{1,40}}(?:{_DOT}[A-Za-z0-9-]{{1,40}}){{1,4}}(?![\w@-])")
+
+
+_HIDING = ("%40", " dot ", "(at)", "[at]", "{at}", "(AT)", "[AT]", " at )", " at ]")
+
+
+def _may_hide(text: str) -> bool:
+    """What every hidden address has a sign of, and few texts: half a microsecond a sign and 1,000 characters."""
+    if "@" in text and (" @" in text or "@ " in text):
+        return True
+    return any(sign in text for sign in _HIDING)
 
 
 def _hidden_emails(text: str) -> Iterator[_Found]:
-    place = 0
-    while (match := _HIDDEN.search(text, place)) is not None:
-        if _is_hidden_email(match):
-            yield match.start(), match.end(), "pii_email", "e-mail, hidden", _FORMED
-            place = match.end()
-        else:  # "a line at gordon dot lee at posteo dot de": the name begins later
-            place = match.end(1)
-
-
-def _is_hidden_email(match: re.Match[str]) -> bool:
-    name, at, domain, dot, last = match.groups()
-    # "I was at example.com" is a sentence: words have to stand for both signs.
-    in_words = " dot " in f"{dot}{domain}" or "[" in dot or "(" in dot
-    if (at == " at " and not in_words) or (at.strip() == "@" and len(name) < 3) or at == "@":
-        return False
-    labels = [label.lower() for label in (*re.split(_DOT, domain), last)]
-    return labels[-1] in _TLDS and not _is_nobodys(".".join(re.split(_DOT, name)).lower(), labels)
+    for at in _HIDDEN_AT.finditer(text):
+        domain = _HIDDEN_DOMAIN.match(text, at.end())
+        # "I was at example.com" is a sentence: words have to stand for both signs.
+        if domain is None or (at[0] == " at " and "dot" not in domain[0].lower()):
+            continue
+        first = max(0, at.start() - 90)
+        name = _HIDDEN_NAME.search(text[first : at.start()])
+        if name is None or ("@" in at[0] and len(name[0]) < 3):  # "@" for "at", between words
+            continue
+        labels, end = [label.lower() for label in _A_DOT.split(domain[0])], domain.end()
+        while len(labels) > 1 and labels[-1] not in _TLDS:  # "ann [at] posteo.de.Then"
+            *_, dot = _A_DOT.finditer(text, at.end(), end)
+            labels, end = labels[:-1], dot.start()
+        if len(labels) > 1 and not _is_nobodys(".".join(_A_DOT.split(name[0])).lower(), labels):
+            yield first + name.start(), end, "pii_email", "e-mail, hidden", _FORMED
 
 
 def _is_tld(label: str) -> bool:
@@ -298,25 +304,18 @@ _WITHOUT_TRUNK: Mapping[int, tuple[str, ...]] = {
 
 
 # Of mobile telephones, as they are written where nothing else is: no word has to stand before them.
-_MOBILES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (region, re.compile(rf"{_STARTS}{form}{_ENDS}"))
-    for region, form in (
-        ("GB", r"07[0-9]{3} (?:[0-9]{6}|[0-9]{3} [0-9]{3})"),
-        ("KR", r"010-[0-9]{4}-[0-9]{4}"),
-        ("RU", r"8 \(9[0-9]{2}\) [0-9]{3}-[0-9]{2}-[0-9]{2}"),
-        ("BR", r"\([1-9][0-9]\) 9[0-9]{4}-[0-9]{4}"),
-        ("ZA", r"0[678][0-9] [0-9]{3} [0-9]{4}"),
-        ("FR", r"0[67](?: [0-9]{2}){4}|0[67](?:\.[0-9]{2}){4}"),
-        ("AU", r"04[0-9]{2} [0-9]{3} [0-9]{3}"),
-    )
+_MOBILES = re.compile(
+    rf"{_STARTS}(?:(?P<GB>07[0-9]{{3}} (?:[0-9]{{6}}|[0-9]{{3}} [0-9]{{3}}))|(?P<KR>010-[0-9]{{4}}-[0-9]{{4}})"
+    r"|(?P<RU>8 \(9[0-9]{2}\) [0-9]{3}-[0-9]{2}-[0-9]{2})|(?P<BR>\([1-9][0-9]\) 9[0-9]{4}-[0-9]{4})"
+    r"|(?P<FR>0[67](?: [0-9]{2}){4}|0[67](?:\.[0-9]{2}){4})|(?P<AU>04[0-9]{2} [0-9]{3} [0-9]{3})"
+    rf"|(?P<ZA>0[678][0-9] [0-9]{{3}} [0-9]{{4}})){_ENDS}"
 )
 
 
 def _phones(text: str) -> Iterator[_Found]:
-    for region, form in _MOBILES:
-        for match in form.finditer(text):
-            if _region(match[0], region) is not None:
-                yield match.start(), match.end(), "pii_phone", f"{region} phone", _FORMED
+    for match in _MOBILES.finditer(text):
+        if match.lastgroup and _region(match[0], match.lastgroup) is not None:
+            yield match.start(), match.end(), "pii_phone", f"{match.lastgroup} phone", _FORMED
     if "+" in text:
         for match in _ABROAD.finditer(text):
             for number in _shortened(match[0]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from crma.data.quality.personal import find_personal
 from crma.data.quality.row import Hit, Row, RowCheck
 from crma.errors import ConfigError
 
-__all__ = ["PresidioCheck", "load_presidio"]
+__all__ = ["PresidioCheck"]
 
 CHECK = "pii_other"
 _SURE = 0.5  # presidio's scores: patterns without a check digit or a word beside them have less
@@ -41,7 +42,7 @@ class PresidioCheck(RowCheck):
     """
 
     def __init__(self, model: str) -> None:
-        engine, self._language = load_presidio(model)
+        engine, self._language = _load(model)
         from presidio_analyzer import BatchAnalyzerEngine
 
         self._entities = sorted(set(engine.get_supported_entities(self._language)) - _LEFT_OUT)
@@ -66,8 +67,8 @@ class PresidioCheck(RowCheck):
                 yield Hit(row.number, CHECK, kinds, apart[0][0], hidden)
 
 
-def load_presidio(model: str) -> tuple[Any, str]:
-    """presidio's AnalyzerEngine and the language it is for. Nothing is downloaded."""
+def _load(model: str) -> tuple[Any, str]:
+    """presidio's AnalyzerEngine and the language it is for. No spaCy pipeline is downloaded."""
     if importlib.util.find_spec("presidio_analyzer") is None:
         raise ConfigError(
             "presidio is not installed", expected="presidio-analyzer", next_step="pip install 'crma[presidio]'"
@@ -77,16 +78,50 @@ def load_presidio(model: str) -> tuple[Any, str]:
 
     logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it warns of each recognizer of another language
     path = Path(model)
-    try:
-        if path.suffix.lower() in {".yml", ".yaml"}:
+    if path.suffix.lower() in {".yml", ".yaml"}:
+        for name in _pipelines_of(path):
+            _language_of(name)
+        with _started(model):
             engine = AnalyzerEngineProvider(analyzer_engine_conf_file=path).create_engine()
             return engine, engine.supported_languages[0]
-        language = _language_of(model)
-        models = [{"lang_code": language, "model_name": model}]
+    language = _language_of(model)
+    models = [{"lang_code": language, "model_name": model}]
+    with _started(model):
         provider = NlpEngineProvider(nlp_configuration={"nlp_engine_name": "spacy", "models": models})
         return AnalyzerEngine(nlp_engine=provider.create_engine(), supported_languages=[language]), language
-    except (OSError, ValueError) as error:
-        raise ConfigError("presidio cannot be started with this", got=f"{model}: {error}") from error
+
+
+@contextmanager
+def _started(model: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            "presidio cannot be started with this",
+            where=model,
+            got=str(error),
+            next_step="try it with presidio alone: its documentation has the form of a configuration",
+        ) from error
+
+
+def _pipelines_of(path: Path) -> list[str]:
+    """The spaCy pipelines that a configuration names. Read here first: of a file that it cannot read presidio makes its
+    default, and downloads that."""
+    import yaml
+
+    try:
+        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+        engine = told["nlp_configuration"]
+        names = [model["model_name"] for model in engine["models"]]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            "this is no configuration of presidio",
+            where=path,
+            expected="YAML with nlp_configuration: {nlp_engine_name, models: [{lang_code, model_name}]}",
+            got=repr(error),
+        ) from error
+    spacy = [name["spacy"] if isinstance(name, dict) else name for name in names]
+    return spacy if engine.get("nlp_engine_name", "spacy") in {"spacy", "transformers"} else []
 
 
 def _language_of(model: str) -> str:
@@ -103,7 +138,8 @@ def _language_of(model: str) -> str:
         )
     folder = get_package_path(model) if installed else Path(model)
     metas = [folder / "meta.json", *sorted(folder.glob("*/meta.json"))]
-    return str(load_meta(next(meta for meta in metas if meta.is_file()))["lang"])
+    with _started(model):
+        return str(load_meta(next(meta for meta in metas if meta.is_file()))["lang"])
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:

@@ -200,14 +200,11 @@ _TOLD = re.compile(
 )
 
 
+_TOLD_WORDS = ("passw", "passphrase", "passcode", "mot de passe", "contrase")
+
+
 def _told(text: str, lower: str) -> Iterator[Found]:
-    if (
-        "passw" in lower
-        or "passphrase" in lower
-        or "passcode" in lower
-        or "mot de passe" in lower
-        or "contrase" in lower
-    ):
+    if any(word in lower for word in _TOLD_WORDS):
         for match in _TOLD.finditer(text):
             value = match[1].rstrip(".,;:!?")
             marks = sum(not c.isalnum() and c not in "-./:," for c in value)
@@ -220,6 +217,8 @@ def _told(text: str, lower: str) -> Iterator[Found]:
 # --- what stands behind a command, an option or a header ---
 
 _QUOTE = r"[\"'\\]{0,2}"
+_USER_AND = rf"{_QUOTE}[^\s:\"'/]{{1,64}}:([^\s\"':/]{{6,128}})"
+# What the text in lower case has where there is one, what it is, and its form.
 _COMMANDS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
     ("sshpass", "password of a command", re.compile(rf"sshpass[ \t]+-p[ \t]*{_QUOTE}([^\s\"']{{6,128}})")),
     (
@@ -227,28 +226,25 @@ _COMMANDS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
         "password of a command",
         re.compile(r"\bmysql(?:dump|admin|import|show)?\b[^\n|;]{0,120}?[ \t]-p[\"']?([^\s\"'-][^\s\"']{5,128})"),
     ),
+    (" -u", "password of a command", re.compile(rf"(?<!\w)-u[ \t]{{0,2}}{_USER_AND}")),
+    ("--user", "password of a command", re.compile(rf"--user[ \t=]{_USER_AND}")),
     (
-        "-u",
-        "password of a command",
-        re.compile(rf"(?<!\w)-u[ \t]{{0,2}}{_QUOTE}[^\s:\"'/]{{1,64}}:([^\s\"':/]{{6,128}})"),
-    ),
-    ("--user", "password of a command", re.compile(rf"--user[ \t=]{_QUOTE}[^\s:\"'/]{{1,64}}:([^\s\"':/]{{6,128}})")),
-    (
-        "define",
+        "define(",
         "password",
         re.compile(
-            r"define\(\s{0,4}[\"']\w{0,40}(?:PASSWORD|SECRET|_KEY|_SALT|TOKEN)\w{0,40}[\"']\s{0,4},\s{0,4}[\"']([^\"'\n]{6,256})[\"']",
+            r"define\(\s{0,4}[\"']\w{0,40}(?:PASSWORD|SECRET|_KEY|_SALT|TOKEN)\w{0,40}[\"']\s{0,4},\s{0,4}"
+            r"[\"']([^\"'\n]{6,256})[\"']",
             re.IGNORECASE,
         ),
     ),
     (
         "private",
         "private key",
-        re.compile(r"private[-_ ]?key\b[^\n0-9]{0,12}((?:0x)?[0-9a-fA-F]{64})(?![0-9a-fA-F])", re.IGNORECASE),
+        re.compile(r"(?i:private[-_ ]?key)\b[^\n0-9]{0,12}((?:0x)?[0-9a-fA-F]{64})(?![0-9a-fA-F])"),
     ),
 )
 _BASIC = re.compile(r"\bBasic[ \t]+([A-Za-z0-9+/]{12,400}={0,2})(?![A-Za-z0-9+/=])")
-_WALLET = re.compile(r"recovery phrase|seed phrase|seed words|mnemonic|wallet|bip-?39", re.IGNORECASE)
+_WALLET = ("wallet", "phrase", "seed words", "mnemonic", "bip39", "bip-39")
 _PHRASE = re.compile(
     r"(?:(?<=[\"'`“‘:])|(?<=: )|^)[ \t]*"
     r"((?:[a-z]{3,8} ){11}(?:(?:[a-z]{3,8} ){3}){0,4}[a-z]{3,8})(?=[ \t]*(?:[\"'`”’.]|$))",
@@ -263,11 +259,11 @@ def _of_commands(text: str, lower: str) -> Iterator[Found]:
                 value = match[1]
                 if not _stands_for_one(value) and (kind == "private key" or _is_password(value) or _is_key(value)):
                     yield match.start(1), match.end(1), kind
-    if "basic " in lower:
+    if "Basic " in text:
         for match in _BASIC.finditer(text):
             if _is_basic(match[1]):
                 yield match.start(1), match.end(1), "password in a header"
-    if _WALLET.search(text):
+    if any(word in lower for word in _WALLET):
         for match in _PHRASE.finditer(text):
             if len(set(match[1].split())) >= 11:
                 yield match.start(1), match.end(1), "recovery phrase"

@@ -154,7 +154,10 @@ class LanguageCheck(RowCheck):
     def __init__(self, confidence: float = 0.99) -> None:
         self._confidence = confidence
         self._ids: dict[str, int] = {}
-        self._likeliest: dict[int, tuple[str, ...]] = {}  # row to the three likeliest, where none of them is sure
+        # Rows of which none is sure, and which three are likeliest: few threes, maybe many rows.
+        self._threes: dict[tuple[str, ...], int] = {}
+        self._unsure = array("Q")
+        self._unsure_three = array("H")
         self._found = array("h")  # per row; -1 where it cannot be told
         self._first = 0  # row seen
 
@@ -181,7 +184,9 @@ class LanguageCheck(RowCheck):
                 return -1
             if probability < least:  # Norwegian or Danish; but surely not a third
                 if sum(p for _, p in likeliest) >= least:
-                    self._likeliest[place] = tuple(name for name, _ in likeliest)
+                    three = tuple(name for name, _ in likeliest)
+                    self._unsure.append(place)
+                    self._unsure_three.append(self._threes.setdefault(three, len(self._threes)))
                 return -1
         return self._ids.setdefault(language, len(self._ids))
 
@@ -196,8 +201,9 @@ class LanguageCheck(RowCheck):
         for row, found in enumerate(self._found, start=self._first):
             if found not in (-1, main):
                 yield Hit(row, "language", f"{names[found]}, where most rows are {names[main]}")
-        for place, likeliest in self._likeliest.items():
-            if names[main] not in likeliest:
+        threes = list(self._threes)
+        for place, number in zip(self._unsure, self._unsure_three, strict=True):
+            if names[main] not in (likeliest := threes[number]):
                 what = f"{' or '.join(likeliest[:2])}, where most rows are {names[main]}"
                 yield Hit(place + self._first, "language", what)
 
