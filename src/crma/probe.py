@@ -6,9 +6,10 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,13 +25,14 @@ from crma.model.adapters import Adapters
 from crma.model.backbone import Backbone, BackboneConfig, attach_backbone
 from crma.model.base import Base
 from crma.overlap import is_much
+from crma.route.centroid import Router
 from crma.served import ServedStack
 from crma.train.config import LearnConfig
 from crma.train.loop import Group, StepReport, fit
 from crma.train.objectives import evaluate_rows
 from crma.types import Example
 
-__all__ = ["OverlapCheck", "RowScores", "TrainingCost", "row_scores"]
+__all__ = ["OverlapCheck", "RowScores", "Scored", "TrainingCost", "row_scores"]
 
 _DRAWN = 64  # rows from which the probe's steps are made
 _ASKED = 300  # rows that the router is asked about: a share of a tenth is known within three hundredths and a half
@@ -105,10 +107,18 @@ class TrainingCost(Sampled):
         return reports
 
 
+class Routing(Protocol):
+    """What knows the domains that are there: a `ServedStack`, say."""
+
+    def router(self) -> Router | None: ...
+
+    def features(self, texts: Sequence[str], /) -> np.ndarray: ...
+
+
 class OverlapCheck(Sampled):
     """`overlap`: of a sample of rows, those whose question the stack's router takes for a domain that is there."""
 
-    def __init__(self, served: ServedStack) -> None:
+    def __init__(self, served: Routing) -> None:
         super().__init__(_ASKED)
         self._served = served
         self._shares: dict[str, float] = {}
@@ -136,11 +146,21 @@ class OverlapCheck(Sampled):
         return {} if self._served.router() is not None else {"overlap": "the stack has learnt no domain yet"}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """Rows by number; of each its answer's loss, in nats a token, after its own question and after a strange one."""
+
+    numbers: Sequence[int] = ()
+    given: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    strange: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+
 class RowScores(Sampled):
     """`hard` and `easy`: the base's loss on an answer after its own question, and after another row's.
 
     An answer that is no likelier after its own question than after a strange one does not follow from it: the pointwise
-    mutual information of question and answer, a token, is then at most 0. LOG.md has what it is worth.
+    mutual information of question and answer, a token, is then at most 0. RESULTS.md has what it is worth. `scored`
+    holds the numbers themselves once it has finished.
     """
 
     EASY = 0.1  # nats a token: nine of ten tokens are certain
@@ -149,11 +169,13 @@ class RowScores(Sampled):
         super().__init__(rows)
         self._base, self._served, self._max_length = base, served, max_length
         self._scores: dict[str, Any] = {}
+        self.scored = Scored()
 
     def finish(self, kept: Kept) -> Iterable[Hit]:
         numbers, given, strange = row_scores(self._base, self._served, self.drawn, self._max_length)
         if not numbers:
             return
+        self.scored = Scored(numbers=numbers, given=given, strange=strange)
         self._scores = {
             "rows": len(numbers),
             "loss": {"median": float(np.median(given)), "p95": float(np.percentile(given, 95))},

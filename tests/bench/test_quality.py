@@ -15,6 +15,8 @@ from crma.bench.quality import (
     BlindRound,
     Cleaning,
     Count,
+    ModelCase,
+    OfModel,
     Planted,
     PlantedSeed,
     Quality,
@@ -258,3 +260,17 @@ def test_the_blind_tests_tables() -> None:
     assert "a / key; a token" in errors
     assert "a clean row" in errors
     assert "0123456789ab" not in errors
+
+
+def test_the_table_of_checks_that_ask_a_model() -> None:
+    def case(seed: int, check: str, name: str, planted: int, found: int, **more: object) -> ModelCase:
+        count = Count(planted=planted, found=found, false=1, decoys=0, tempted=0)
+        about = {"seed": seed, "check": check, "case": name, "rows": 50, "count": count, **more}
+        return ModelCase(**about)  # pyright: ignore[reportArgumentType]
+
+    cases = [case(s, "hard", "law", 10, 6 + s, auroc=0.9 + s / 100, auroc_loss=0.7) for s in (0, 1)]
+    cases += [case(0, "overlap", "0%", 0, 0)]
+    made = quality_tables(Quality(model=OfModel(command="c", packages={}, base={"name": "toy"}, cases=tuple(cases))))
+    assert list(made) == ["quality/model"]
+    assert "| hard | law | 13 of 20 | 2 of 80 | 0.905 (0.700) | 2 |" in made["quality/model"]
+    assert "| overlap | 0% | - | 1 of 50 | - | 1 |" in made["quality/model"]

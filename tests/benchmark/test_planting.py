@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import re
@@ -199,3 +200,15 @@ def test_clean_rows_of_the_real_files_hold_nothing_that_is_planted(shared_data: 
         assert "@" not in row.text
         assert not re.search(r"\d[\d .\-/()]{5,}\d\d", row.text) or not re.search(r"(?:\d[ .\-/()]?){7}", row.text)
     assert list(similarities([row.text for row in rows], 0.6)) == []
+
+
+def test_the_table_holds_formulas_and_what_only_looks_like_one(planted: Planted) -> None:
+    with planted.table.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(planted.cells) == 12
+    for row, line in zip(rows, planted.cells, strict=True):
+        assert json.loads(line.raw) == row
+        assert bool(line.planted) != bool(line.decoy)
+        runs = any(re.match(r"\s*(=[\dA-Zc]|[+@-](SUM|\d+\+\d))| =DDE", row[cell]) for cell in ("prompt", "completion"))
+        assert runs == ("formula" in line.planted)
+    assert {line.kind for line in planted.cells} == {"formula", "decoy/formula"}

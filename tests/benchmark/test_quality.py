@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from crma.bench.quality import Count, read_quality
 from crma.benchmark.dirty import SHARES, dirtied, measure_training, plan
 from crma.benchmark.planting import Line
 from crma.benchmark.quality import count_told, measure_planted
+from crma.benchmark.quality_model import measure_model
 from crma.benchmark.scale import measure_scale, write_rows
 from crma.benchmark.streams import Sizes
 from crma.benchmark.toy import toy_base
-from crma.errors import ConfigError
+from crma.errors import ConfigError, DataError
 from crma.types import Example
 
 from .rows_to_plant import write_data
@@ -68,6 +71,7 @@ def test_planted_defects_are_counted_and_seeds_added(data: Path, tmp_path: Path)
         assert seed.cleaning.restored
         assert seed.cleaning.rows == seed.rows == seed.cleaning.kept + seed.cleaning.edited + seed.cleaning.dropped
         assert seed.checks["schema"] == Count(planted=6, found=6)
+        assert seed.checks["formula"] == Count(planted=6, found=6, decoys=6)
         copies = seed.checks["duplicate"].planted
         assert seed.checks["duplicate"].found == copies >= 6
         assert "duplicate" not in seed.cleaning.left
@@ -157,3 +161,56 @@ def test_training_on_three_versions_goes_on_where_it_stopped(data: Path, tmp_pat
     assert len(path.read_bytes()) == pytest.approx(len(before), abs=200)
     with pytest.raises(ConfigError, match="other settings"):
         measure(how=replace(how, matched_rank=3))
+
+
+def test_checks_that_ask_a_model_are_counted_and_seeds_added(data: Path, tmp_path: Path) -> None:
+    def measure(*seeds: int, base: str = str(toy_base()), **more: object) -> Path | None:
+        how = {"each": 10, "asked": 20, "domains": ("medical",), "seeds": seeds, "base": base}
+        how["sizes"] = Sizes(train=20, validation=8, test=12, max_tokens=4096)
+        return measure_model(data, tmp_path / "r", tmp_path / "w", **how | more)  # pyright: ignore[reportArgumentType]
+
+    assert measure(0) == tmp_path / "r" / "model.json"
+    assert measure(0) is None
+    assert measure(0, 1) is not None
+    receipt = read_quality(tmp_path / "r").model
+    assert receipt is not None
+    assert [c.seed for c in receipt.cases] == [0] * 7 + [1] * 7
+    for case in receipt.cases:
+        if case.check == "overlap":
+            count = case.count
+            assert (case.rows, count.planted + count.decoys, count.false) == (20, 20, 0)
+            assert count.planted == round(20 * float(case.case.rstrip("%")) / 100)
+        else:
+            assert (case.rows, case.count.planted, case.case) == (12, 2, "medical")
+            assert case.auroc is not None
+            assert 0 <= case.auroc <= 1
+    assert [c.check for c in receipt.cases if c.auroc_loss is not None] == ["hard", "hard"]
+    with pytest.raises(ConfigError, match="another base"):
+        measure(2, base="another")
+    with pytest.raises(DataError, match="too few rows for a file of this overlap"):
+        measure(2, asked=60)
+    with pytest.raises(DataError, match="too few clean rows"):
+        measure(2, each=1000)
+
+
+def test_what_is_exchanged_and_what_copies_itself_is_told_by_a_base_that_knows(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(_base: object, _served: object, rows: list[tuple[int, Example]], _length: int) -> object:
+        """An answer gains by its question where both are of one row of the source; copies of itself are certain."""
+        source = {
+            p["completion"]: p["prompt"]
+            for p in map(json.loads, (data / "domains/science.jsonl").read_text().splitlines())
+        }
+        given = [0.05 if e.prompt.startswith(("Count from", "Write this line")) else 2.0 for _, e in rows]
+        gain = [-0.1 if source.get(e.completion, e.prompt) != e.prompt else 0.5 for _, e in rows]
+        return [n for n, _ in rows], np.array(given), np.array(given) + np.array(gain)
+
+    monkeypatch.setattr("crma.probe.row_scores", scores)
+    how = {"each": 20, "asked": 20, "sizes": Sizes(train=20, validation=8, test=12, max_tokens=4096)}
+    measure_model(data, tmp_path, tmp_path, seeds=(0,), base=str(toy_base()), domains=("science",), **how)  # pyright: ignore[reportArgumentType]
+    receipt = read_quality(tmp_path).model
+    assert receipt is not None
+    hard, easy = (next(c for c in receipt.cases if c.check == check) for check in ("hard", "easy"))
+    assert (hard.count, hard.auroc, hard.auroc_loss) == (Count(planted=4, found=4), 1.0, 0.5)
+    assert (easy.count, easy.auroc) == (Count(planted=4, found=4), 1.0)

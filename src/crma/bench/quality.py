@@ -25,6 +25,8 @@ __all__ = [
     "BlindRound",
     "Cleaning",
     "Count",
+    "ModelCase",
+    "OfModel",
     "Planted",
     "PlantedSeed",
     "Quality",
@@ -57,6 +59,7 @@ MECHANICAL = (
     "encoding",
     "control",
     "markup",
+    "formula",
 )
 
 
@@ -214,16 +217,37 @@ class Blind(_Receipt):
     rounds: tuple[BlindRound, ...] = Field(min_length=1)
 
 
+class ModelCase(_Model):
+    """Of one check, seed and file. `case`: a domain, or for `overlap` the share of rows of a domain already learnt."""
+
+    seed: int
+    check: str
+    case: str
+    rows: int
+    count: Count
+    auroc: float | None = None  # of what the check goes by, its rows against clean ones
+    auroc_loss: float | None = None  # of the loss alone, for comparison
+
+
+class OfModel(_Receipt):
+    """The checks that ask a model, on rows made for them."""
+
+    kind: Literal["quality-model"] = "quality-model"
+    base: Mapping[str, Any]
+    cases: tuple[ModelCase, ...] = Field(min_length=1)
+
+
 class Quality(_Model):
     """The receipts that are there, one of a kind."""
 
     planted: Planted | None = None
     blind: Blind | None = None
+    model: OfModel | None = None
     scale: Scale | None = None
     training: Training | None = None
 
     def __len__(self) -> int:
-        return sum(part is not None for part in (self.planted, self.blind, self.scale, self.training))
+        return sum(part is not None for part in (self.planted, self.blind, self.model, self.scale, self.training))
 
 
 def read_quality(folder: Path) -> Quality:
@@ -232,9 +256,10 @@ def read_quality(folder: Path) -> Quality:
     Raises:
         DataError: a file that calls itself one and is not, or two of a kind.
     """
-    kinds: dict[str, type[Planted | Blind | Scale | Training]] = {
+    kinds: dict[str, type[Planted | Blind | OfModel | Scale | Training]] = {
         "quality-planted": Planted,
         "quality-blind": Blind,
+        "quality-model": OfModel,
         "quality-scale": Scale,
         "quality-training": Training,
     }

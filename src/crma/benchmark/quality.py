@@ -85,6 +85,9 @@ def _measured(truth: Truth, seed: int, benchmarks: Path, base: str) -> PlantedSe
     found = survey([truth.train, truth.test], settings)
     told = told_lines(found.report)
     checks, kinds, false = count_told(lines, told[TRAIN], {n: len(t) for n, t in told[TEST].items()})
+    table = survey([truth.table], Settings()).hits.rows_of("formula").tolist()
+    of_table = count_told(truth.cells, {"formula": frozenset(row + 1 for row in table)}, {})
+    checks, kinds, false = checks | of_table[0], kinds | of_table[1], false | of_table[2]
     near = told[TRAIN].get("near_duplicate", frozenset())
     edits = [
         (line.kind.split("/")[1], line.similarity, number in near)
@@ -100,7 +103,9 @@ def _measured(truth: Truth, seed: int, benchmarks: Path, base: str) -> PlantedSe
     return PlantedSeed(
         seed=seed,
         rows=len(truth.lines),
-        data={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (truth.train, truth.test)},
+        data={
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (truth.train, truth.test, truth.table)
+        },
         seconds=found.report.seconds,
         checks=checks,
         kinds=kinds,

@@ -136,6 +136,9 @@ def bench_quality(
     blind: Annotated[
         bool, typer.Option("--blind", help="Check the rows that others wrote by hand, and nothing else.")
     ] = False,
+    model: Annotated[
+        bool, typer.Option("--model", help="The checks that ask the base or a router, and nothing else.")
+    ] = False,
     base: Annotated[str, typer.Option(help="Base model.")] = "smollm2-135m",
     results: Annotated[Path, typer.Option(help="Where the receipts go.")] = Path("results/quality"),
     work: Annotated[Path, typer.Option(help="Scratch: the files with defects.")] = Path(".bench/quality"),
@@ -146,6 +149,7 @@ def bench_quality(
     from crma.benchmark.blind_rows import measure_blind
     from crma.benchmark.dirty import measure_training
     from crma.benchmark.quality import SEEDS, measure_planted
+    from crma.benchmark.quality_model import measure_model
     from crma.benchmark.scale import measure_scale
     from crma.benchmark.streams import shared_data
 
@@ -163,7 +167,9 @@ def bench_quality(
         made.append(measure_training(data, results, work, seeds=chosen, base=base, say=say))
     if blind:
         made.append(measure_blind(data, results, work, base=base, say=say))
-    if scale is None and not train and not blind:
+    if model:
+        made.append(measure_model(data, results, work, seeds=chosen, base=base, say=say))
+    if scale is None and not (train or blind or model):
         made.append(measure_planted(data, results, work, seeds=chosen, base=base, say=say))
     tell_written([path for path in made if path is not None], results, as_json=as_json)
 

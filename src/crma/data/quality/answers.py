@@ -83,7 +83,7 @@ _ENDS = frozenset(".!?…。！？।\"'”’»)]}>;*_|`~=-–—/\\")
 # An answer ends with none of these: what was to follow was cut off.
 _OPEN_ENDS = (",", ":")
 _OPEN_CODE = frozenset("([{,=+&")
-_EMPTY_ITEM = re.compile(r"(?:^|\n)[ \t]*(?:[-*•]|\d{1,3}[.)])[ \t]*\Z")
+_EMPTY_ITEM = re.compile(r"[ \t]*(?:[-*•]|\d{1,3}[.)])[ \t]*\Z")
 # Lines that need no full stop: items of lists, cells of tables, headings; names and titles, most words of them capital.
 _LISTED = re.compile(r"[ \t]*(?:[-*•·◦‣–+|#>]|\d{1,3}[.)]|[A-Za-z][.)] )")
 _FORMULA_END = re.compile(r"[=≈≤≥<>±√²³^].{0,40}\Z")
@@ -135,7 +135,7 @@ class AnswerCheck(RowCheck):
                 self._open.append((number, at, True))
             return
         self._long += 1
-        if _EMPTY_ITEM.search(answer):
+        if _EMPTY_ITEM.match(answer, answer.rfind("\n") + 1):
             self._open.append((number, at, True))
         elif answer[-1] not in _ENDS:
             sure = answer[-1] in _OPEN_ENDS or answer.rsplit(maxsplit=1)[-1].casefold() in _BROKEN_WORDS
@@ -235,7 +235,7 @@ def _repetition(answer: str, words: np.ndarray) -> str:
             return f"{again / (len(words) - 3):.0%} of its four-word phrases stand there before"
         if again >= _LEAST_AGAIN and not _CODE.search(answer) and (said := _loop(words)):  # code says much again
             return said
-    if len(answer) >= 30 and max(map(len, answer.split())) >= 30 and _LETTERS_LOOP.search(answer):
+    if len(answer) >= 30 and any(len(word) >= 30 and _LETTERS_LOOP.search(word) for word in answer.split()):
         return "a few letters over and over"
     return ""
 
