@@ -219,6 +219,9 @@ def test_numbers_and_code_are_in_no_language() -> None:
         ("-5", False),
         ("- item", False),
         ("+cmd|x", True),
+        ("=> so it is", False),
+        ("=<b", False),
+        ("= 1", True),
     ],
 )
 def test_cells_that_a_spreadsheet_would_run(cell: str, runs: bool) -> None:

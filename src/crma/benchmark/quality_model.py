@@ -57,7 +57,7 @@ def measure_model(
     """Write `results/model.json`, or add the seeds that it lacks; None where it has them all.
 
     Args:
-        each: clean rows a domain, of which a fifth are exchanged.
+        each: clean rows a domain, or as many as there are, of which a fifth are exchanged.
         asked: rows of the file whose overlap is told.
 
     Raises:
@@ -100,9 +100,9 @@ def measure_model(
 def _scored(base: Base, data: Path, work: Path, domain: str, *, seed: int, each: int) -> list[ModelCase]:
     draw = random.Random(f"scored {seed} {domain}")
     rows = clean_rows(data, seed=seed, each=each, domains=(domain,))
-    if len(rows) < each:
-        raise DataError("too few clean rows", where=domain, expected=each, got=len(rows))
-    count = max(2, each // 5)
+    if 2 * len(rows) < each:
+        raise DataError("too few clean rows", where=domain, expected=f"at least {each // 2}", got=len(rows))
+    count = max(2, len(rows) // 5)
     exchanged, sound = rows[:count], rows[count:]
     mislabelled = [
         row.saying(other.completion) for row, other in zip(exchanged, exchanged[1:] + exchanged[:1], strict=True)

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["FormulaCheck", "LanguageCheck", "LengthCheck", "OutlierCheck", "histogram"]
 
 # A name or a bracket after the sign, anything after "=", a call or another program's cell ("-2+3+cmd|' /C calc'!A0").
+# What follows "=" begins an expression: no operator that needs something before it, so "=> next" is text.
 _FORMULA = re.compile(
-    r"\s*(?:=\s?[^\s=]|[+\-@]\s?[A-Za-z(]|[+\-@][^\n]{0,40}\|[^\n]{0,80}!|[+\-][\d.+\-*/]{1,20}[A-Z]{2,12}\()"
+    r"\s*(?:=\s?[^\s=<>*/^&%,;:)\]}]|[+\-@]\s?[A-Za-z(]|[+\-@][^\n]{0,40}\|[^\n]{0,80}!|[+\-][\d.+\-*/]{1,20}[A-Z]{2,12}\()"
 )
 _ENGLISH = (
     *(" the ", "The ", " and ", " of ", " to ", " that ", " are ", " with ", " which ", " this ", " from ", " is "),
