@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from quality_rows import hits_of, rows_of
 
 from crma import ContinualModel, LearnConfig
 from crma.data.worlds import make_world
 from crma.overlap import Overlap, overlaps_of
+from crma.probe import OverlapCheck
 from crma.route.centroid import Router
 from crma.served import ServedStack
 from crma.types import Example, Split
@@ -32,7 +35,7 @@ class Stub:
     def kept_examples(self, domain: str, _split: str) -> list[Example]:
         return [Example.of(f"{domain} {i}", "yes") for i in range(len(self.kept.get(domain, ())))]
 
-    def features(self, texts: list[str]) -> np.ndarray:
+    def features(self, texts: Sequence[str]) -> np.ndarray:
         self.asked.append(texts[0].split()[0])
         return np.stack([self.kept[t.split()[0]][int(t.split()[1])] for t in texts])
 
@@ -95,3 +98,38 @@ def test_learning_a_subject_again_tells_so_and_learns_it(tmp_path, toy_base):
     assert (overlap.domain, overlap.other) == ("law-2", "law")
     assert [v["other"] for k, v in told if k == "overlap"] == ["law"]
     assert any(k == "note" and "overlaps 'law'" in v["text"] for k, v in told)
+
+
+class Knowing(Stub):
+    """One that has learnt `old`."""
+
+    def __init__(self, kept: dict[str, np.ndarray]) -> None:
+        super().__init__(kept)
+        self._router = Router.empty(np.random.default_rng(0).normal(size=(60, DIMENSION)).astype(np.float32))
+        self._router = self._router.with_domain("old", rows(0.0, 80, 1), rows(0.0, 30, 20))
+
+    def router(self) -> Router:
+        return self._router
+
+
+def told(of: dict[str, int], centre: float) -> tuple[list[int], OverlapCheck]:
+    """Numbers of the rows that are told, of a file with so many rows of `old` and of `new`."""
+    stub = Knowing({"old": rows(0.0, 200, 61), "new": rows(centre, 200, 62)})
+    prompts = [f"{name} {i}" for name, count in of.items() for i in range(count)]
+    check = OverlapCheck(stub)
+    assert hits_of(check, []) == []
+    hits = hits_of(check, rows_of([(prompt, "yes") for prompt in prompts]))
+    assert all("goes to 'old'" in hit.note for hit in hits)
+    return [hit.row for hit in hits], check
+
+
+def test_rows_of_a_neighbour_are_the_old_domains_only_until_they_are_learnt() -> None:
+    few, _ = told({"new": 20}, 3.0)  # too few to make a domain of half of them
+    assert len(few) >= 2
+    assert told({"new": 120}, 3.0)[0] == []
+    found, check = told({"old": 60, "new": 60}, 6.0)
+    assert 30 <= len(found) <= 60
+    assert set(found) <= set(range(60))
+    assert check.facts() == {"overlap": {"old": len(found) / 120}}
+    again, _ = told({"old": 120}, 3.0)
+    assert 30 <= len(again) <= 90  # the same subject again: nothing tells the two halves apart

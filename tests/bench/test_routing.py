@@ -136,10 +136,12 @@ def test_every_table_has_a_title_and_says_what_the_receipts_say():
     tables = routing_tables([receipt(speed=speed, conversations=said)])
     assert "| names none | 4 | 25.0% | 50.0% | 75.0% |" in tables["router/conversations"]
     assert "| all but the first turns | 4 | 25.0% | 50.0% | 75.0% |" in tables["router/conversations"]
-    assert set(tables) == set(TITLES) - {"router/unlabelled"}  # rows of a set of its own: test_arrivals.py
+    # Rows of a set of its own (test_arrivals.py), and below.
+    assert set(tables) == set(TITLES) - {"router/unlabelled", "router/unlearnt"}
     # Of three documents half is two.
     assert (
-        "| far, 2 domains | as they are | 4 | 50.00% [20.8, 93.9] | 50.00% [20.8, 93.9] |" in tables["router/accuracy"]
+        "| far, 2 domains | as they are | 4 | 50.00% [20.8, 93.9] | 75.00% | 50.00% [20.8, 93.9] |"
+        in tables["router/accuracy"]
     )
     assert "| CLINC150, out of its scope | 2 | 0.8" in tables["router/strangers"]
     assert "| far | 3 | 7.00% | 1 (33.33%) | 1 of 2: law (seed 0) |" in tables["router/abstentions"]
@@ -172,3 +174,20 @@ def test_receipts_that_are_not_comparable_are_refused(changes):
 def test_lists_of_different_lengths_are_no_group():
     with pytest.raises(ValidationError, match="lists of"):
         group(confidence=(0.5,))
+
+
+def test_the_table_of_domains_that_are_not_learnt():
+    right = (None, None, "code", "code")
+    left_out = group(
+        "without law",
+        "unlearnt",
+        right=right,
+        routed=("code", None, "code", "code"),
+        margin=(0.5, -1.0, 2.0, 0.25),
+        tfidf_sure=(0.9, 0.9, 0.9, 0.95),
+    )
+    of = receipt(groups=(group(), left_out))
+    assert left_out.parted() == ([2.0, 0.25], [0.5, -1.0])
+    table = routing_tables([of])["router/unlearnt"]
+    assert "| law | 2 | 50.0% | code, 50.0% | 0.7500 | 0.7500 |" in table
+    assert "router/unlearnt" not in routing_tables([receipt()])

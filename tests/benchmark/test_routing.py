@@ -95,6 +95,12 @@ def test_a_receipt_tells_of_every_query(run, tmp_path):
     intents = receipt.group("clinc intents")
     assert intents is not None
     assert len(intents.routed) == 3  # none that repeats a background prompt, none of banking
+    unlearnt = receipt.group("without law")
+    assert unlearnt is not None
+    assert receipt.unlearnt == (unlearnt, receipt.group("without code"))
+    assert unlearnt.right == ((None,),) * 10 + (("code",),) * 3
+    assert set(unlearnt.nearest) == set(unlearnt.tfidf) == {"code"}
+    assert [len(part) for part in unlearnt.parted()] == [3, 10]
     boundary = receipt.group("boundary")
     assert boundary is not None
     assert boundary.kinds == tuple(c.kind for c in BOUNDARY)

@@ -68,8 +68,8 @@ QUALITY_TITLES: Mapping[str, tuple[str, str]] = {
         "mildest mislabel there is; `easy`: answers that copy themselves, put among them. AUROC is of what the check "
         "goes by (for `hard` how much likelier the own question makes the answer; for `easy` the loss), in brackets "
         "of the loss alone. `overlap`: the router has learnt two domains, the file is of a third and, by the share "
-        "named, of unseen rows of the first; it is told from a tenth of the rows on, so that a twentieth is not told "
-        "is meant.",
+        "named, of unseen rows of the first. What is told are rows that stay with the old domain even once half of the "
+        "file is learnt as a new one, where they are a tenth of it: small shares are not.",
     ),
     "quality/scale": (
         "A large file",

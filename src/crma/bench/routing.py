@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 
+Judge = Literal["margin", "tfidf_sure"]  # our router's score, or its rival's
 UNLABELLED = "unlabelled"  # the set in which rows arrive without their domain
 
 
@@ -48,7 +49,7 @@ class Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: Literal["own", "stranger", "boundary"]
+    kind: Literal["own", "stranger", "boundary", "unlearnt"]
     right: tuple[tuple[str | None, ...], ...]
     routed: tuple[str | None, ...]
     nearest: tuple[str, ...]  # the domain it was sent to, or would have been, had it been accepted
@@ -97,6 +98,11 @@ class Group(BaseModel):
     @property
     def nearest_correct(self) -> list[bool]:
         return [near in r for near, r in zip(self.nearest, self.right, strict=True)]
+
+    def parted(self, by: Judge = "margin") -> tuple[list[float], list[float]]:
+        """(of the domains' own rows, of those that only the base is right for): what the judge says of each."""
+        pairs = list(zip(self.right, getattr(self, by), strict=True))
+        return [x for r, x in pairs if r != (None,)], [x for r, x in pairs if r == (None,)]
 
     def calibration_error(self, strangers: Group | None = None) -> float:
         """Expected calibration error of the confidence in `nearest`, over these rows, and strangers (never right) if
@@ -182,6 +188,11 @@ class RoutingReceipt(BaseModel):
     def strangers(self) -> tuple[Group, ...]:
         return tuple(g for g in self.groups if g.kind == "stranger")
 
+    @property
+    def unlearnt(self) -> tuple[Group, ...]:
+        """Of each domain: what a router of the others alone does with its rows (the base is right), and with theirs."""
+        return tuple(g for g in self.groups if g.kind == "unlearnt")
+
 
 def read_routing(folder: Path) -> list[RoutingReceipt]:
     """Every routing receipt under `folder` (or in that file), in the order of their paths.
@@ -196,9 +207,6 @@ def read_routing(folder: Path) -> list[RoutingReceipt]:
             continue
         found.append(validated(RoutingReceipt, content, file, "crma bench router"))
     return found
-
-
-Judge = Literal["margin", "tfidf_sure"]  # our router's score, or its rival's
 
 
 def separation(own: Group, strangers: Group, by: Judge = "margin") -> float:

@@ -45,6 +45,7 @@ _CONVERSATIONS = 300
 _ARRIVE = 250  # rows a domain that arrive without its name
 _SHORT = 8  # tokens of a turn through which the simplest rule keeps the subject
 _BATCH = 256  # texts between two savings of what is known
+_EVERY = 4  # of other domains' test rows one in so many, beside those of one that was not learnt
 _SPEED_DOMAINS = 1000  # made up, for the time a query takes
 
 
@@ -213,10 +214,16 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
             steps.append(_step(router, {d: rows[d] for d in list(rows)[:number]}, features))
     if wanted.arrive:
         return _arrived(name, seed, rows, router, features, base)
-    tfidf = TfidfRouter({d: [e.prompt for e in (*of.split.train, *of.split.validation)] for d, of in rows.items()})
+    tfidf = _tfidf(rows)
 
     def asked(
-        kind: str, group: str, texts: Sequence[str], right: Sequence[tuple[str | None, ...]], **more: Any
+        kind: str,
+        group: str,
+        texts: Sequence[str],
+        right: Sequence[tuple[str | None, ...]],
+        router: Router = router,
+        tfidf: TfidfRouter = tfidf,
+        **more: Any,
     ) -> Group:
         routes = _routes(router, texts, features)
         chosen, sure = tfidf.choose(texts)
@@ -246,6 +253,19 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
         asked("own", "in haste", [_in_haste(e.prompt) for *_, e in own], [(d,) for d, *_ in own]),
     ]
     if wanted.strangers:
+        for domain, of in rows.items():
+            others = {d: mine for d, mine in rows.items() if d != domain}
+            theirs = [(e, d) for d, mine in others.items() for e in mine.split.test[::_EVERY]]
+            groups.append(
+                asked(
+                    "unlearnt",
+                    f"without {domain}",
+                    [e.prompt for e in of.split.test] + [e.prompt for e, _ in theirs],
+                    [(None,)] * len(of.split.test) + [(d,) for _, d in theirs],
+                    router=router.without_domain(domain),
+                    tfidf=_tfidf(others),
+                )
+            )
         for kind, texts in _strangers(data):
             groups.append(asked("stranger", kind, texts, [(None,)] * len(texts)))
         groups.append(
@@ -267,6 +287,10 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
         conversations=_conversations(router, rows, features, data, seed) if wanted.strangers else {},
         speed=_speed(router, [e.prompt for *_, e in own], features) if wanted.strangers and seed == SEEDS[0] else {},
     )
+
+
+def _tfidf(rows: Mapping[str, _Rows]) -> TfidfRouter:
+    return TfidfRouter({d: [e.prompt for e in (*of.split.train, *of.split.validation)] for d, of in rows.items()})
 
 
 def _arrived(
