@@ -191,3 +191,5 @@ def test_the_table_of_domains_that_are_not_learnt():
     table = routing_tables([of])["router/unlearnt"]
     assert "| law | 2 | 50.0% | code, 50.0% | 0.7500 | 0.7500 |" in table
     assert "router/unlearnt" not in routing_tables([receipt()])
+    assert routing_numbers([of])["unlearnt_to_base"] == {"mean": 0.5, "worst": 0.5, "worst_domain": "law"}
+    assert routing_numbers([receipt()])["unlearnt_to_base"] is None

@@ -276,7 +276,8 @@ def check_comparable(receipts: Sequence[RoutingReceipt]) -> None:
 
 def routing_numbers(receipts: Sequence[RoutingReceipt]) -> dict[str, Any]:
     """`accuracy_far`, `accuracy_vertical`, `auroc_strangers`: means over the seeds of a set, then over sets; None where
-    it was not measured. Strangers are CLINC's, the data's own set of them."""
+    it was not measured. Strangers are CLINC's, the data's own set of them. `unlearnt_to_base`: of a far domain's rows
+    the share that a router of the others sends to the base, mean over domains, and `worst`, the domain of the least."""
     sets: dict[str, list[RoutingReceipt]] = {}
     for receipt in receipts:
         sets.setdefault(receipt.name, []).append(receipt)
@@ -303,4 +304,17 @@ def routing_numbers(receipts: Sequence[RoutingReceipt]) -> dict[str, Any]:
         "accuracy_vertical": float(np.mean(known)) if known else None,
         "accuracy_verticals": verticals,
         "auroc_strangers": float(np.mean(areas)) if areas else None,
+        "unlearnt_to_base": _unlearnt(sets.get("far", ())),
     }
+
+
+def _unlearnt(receipts: Sequence[RoutingReceipt]) -> dict[str, Any] | None:
+    shares: dict[str, list[float]] = {}
+    for group in (g for r in receipts for g in r.unlearnt):
+        sent = [to is None for to, right in zip(group.routed, group.right, strict=True) if right == (None,)]
+        shares.setdefault(group.name.removeprefix("without "), []).append(float(np.mean(sent)))
+    means = {domain: float(np.mean(of)) for domain, of in shares.items()}
+    if not means:
+        return None
+    worst = min(means, key=means.__getitem__)
+    return {"mean": float(np.mean(list(means.values()))), "worst": means[worst], "worst_domain": worst}
