@@ -152,7 +152,7 @@ class OverlapCheck(Sampled):
 
 
 def _with_the_others_learnt(router: Router, features_ND: np.ndarray) -> list[Route]:
-    """Of each row, where it goes; with fewer than `_HALVED` rows, by the router as it is."""
+    """Of each row, where it goes; with fewer than `_HALVED` rows by the router as it is, which tells too many."""
     if len(features_ND) < _HALVED:
         return router.route(features_ND)
     odd = np.arange(len(features_ND)) % 2 == 1

@@ -187,9 +187,10 @@ def test_the_table_of_domains_that_are_not_learnt():
         tfidf_sure=(0.9, 0.9, 0.9, 0.95),
     )
     of = receipt(groups=(group(), left_out))
+    assert left_out.unclaimed == ["code", None]
     assert left_out.parted() == ([2.0, 0.25], [0.5, -1.0])
     table = routing_tables([of])["router/unlearnt"]
     assert "| law | 2 | 50.0% | code, 50.0% | 0.7500 | 0.7500 |" in table
     assert "router/unlearnt" not in routing_tables([receipt()])
-    assert routing_numbers([of])["unlearnt_to_base"] == {"mean": 0.5, "worst": 0.5, "worst_domain": "law"}
+    assert routing_numbers([of])["unlearnt_to_base"] == {"mean": 0.5, "domains": {"law": 0.5}}
     assert routing_numbers([receipt()])["unlearnt_to_base"] is None

@@ -104,6 +104,11 @@ class Group(BaseModel):
         pairs = list(zip(self.right, getattr(self, by), strict=True))
         return [x for r, x in pairs if r != (None,)], [x for r, x in pairs if r == (None,)]
 
+    @property
+    def unclaimed(self) -> list[str | None]:
+        """Where those queries were sent that only the base is right for."""
+        return [to for to, right in zip(self.routed, self.right, strict=True) if right == (None,)]
+
     def calibration_error(self, strangers: Group | None = None) -> float:
         """Expected calibration error of the confidence in `nearest`, over these rows, and strangers (never right) if
         given: the confidence is that a query is no stranger and that domain's, so both belong to it."""
@@ -277,7 +282,7 @@ def check_comparable(receipts: Sequence[RoutingReceipt]) -> None:
 def routing_numbers(receipts: Sequence[RoutingReceipt]) -> dict[str, Any]:
     """`accuracy_far`, `accuracy_vertical`, `auroc_strangers`: means over the seeds of a set, then over sets; None where
     it was not measured. Strangers are CLINC's, the data's own set of them. `unlearnt_to_base`: of a far domain's rows
-    the share that a router of the others sends to the base, mean over domains, and `worst`, the domain of the least."""
+    the share that a router of the others sends to the base, by domain and over them."""
     sets: dict[str, list[RoutingReceipt]] = {}
     for receipt in receipts:
         sets.setdefault(receipt.name, []).append(receipt)
@@ -311,10 +316,7 @@ def routing_numbers(receipts: Sequence[RoutingReceipt]) -> dict[str, Any]:
 def _unlearnt(receipts: Sequence[RoutingReceipt]) -> dict[str, Any] | None:
     shares: dict[str, list[float]] = {}
     for group in (g for r in receipts for g in r.unlearnt):
-        sent = [to is None for to, right in zip(group.routed, group.right, strict=True) if right == (None,)]
-        shares.setdefault(group.name.removeprefix("without "), []).append(float(np.mean(sent)))
+        to_base = float(np.mean([to is None for to in group.unclaimed]))
+        shares.setdefault(group.name.removeprefix("without "), []).append(to_base)
     means = {domain: float(np.mean(of)) for domain, of in shares.items()}
-    if not means:
-        return None
-    worst = min(means, key=means.__getitem__)
-    return {"mean": float(np.mean(list(means.values()))), "worst": means[worst], "worst_domain": worst}
+    return {"mean": float(np.mean(list(means.values()))), "domains": means} if means else None

@@ -198,7 +198,7 @@ def _unlearnt(receipts: Sequence[RoutingReceipt]) -> str | None:
     rows = []
     for name in names:
         found = [g for r in receipts for g in r.unlearnt if g.name == name]
-        sent = [[to for to, right in zip(g.routed, g.right, strict=True) if right == (None,)] for g in found]
+        sent = [g.unclaimed for g in found]
         most = Counter(to for of in sent for to in of if to is not None).most_common(1)
         total = sum(map(len, sent))
         rows.append(

@@ -35,7 +35,7 @@ from crma.types import Example
 
 __all__ = ["measure_model"]
 
-DOMAINS = ("medical", "legal", "financial", "code", "science")
+_FAR = STREAMS["far"]
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.5)
 _LEARNT, _NEW = ("medical", "financial"), "legal"
 _SIZES = Sizes(train=200, validation=50, test=150, max_tokens=512)
@@ -50,7 +50,7 @@ def measure_model(
     base: str = "smollm2-135m",
     each: int = 100,
     asked: int = 300,
-    domains: Sequence[str] = DOMAINS,
+    domains: Sequence[str] = _FAR.domains,
     sizes: Sizes = _SIZES,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Path | None:
@@ -176,7 +176,7 @@ class _Known:
 
 
 def _overlapping(base: Base, data: Path, work: Path, *, seed: int, asked: int, sizes: Sizes) -> list[ModelCase]:
-    splits = load_stream(STREAMS["far"], sizes, base.tokenizer, seed=seed, data=data)
+    splits = load_stream(_FAR, sizes, base.tokenizer, seed=seed, data=data)
     known = _Known(base)
     known.learn({domain: (splits[domain].train, splits[domain].validation) for domain in _LEARNT})
     inside = [_plain(e) for e in splits[_LEARNT[0]].test]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FormulaCheck", "LanguageCheck", "LengthCheck", "OutlierCheck", "histogram"]
 
-# A name or a bracket after the sign, anything after "=", a call or another program's cell ("-2+3+cmd|' /C calc'!A0").
-# What follows "=" begins an expression: no operator that needs something before it, so "=> next" is text.
+# A name or a bracket after the sign, an expression after "=" (none begins with an operator that needs something before
+# it, so "=> next" is text), a call or another program's cell ("-2+3+cmd|' /C calc'!A0").
 _FORMULA = re.compile(
     r"\s*(?:=\s?[^\s=<>*/^&%,;:)\]}]|[+\-@]\s?[A-Za-z(]|[+\-@][^\n]{0,40}\|[^\n]{0,80}!|[+\-][\d.+\-*/]{1,20}[A-Z]{2,12}\()"
 )
@@ -179,7 +179,7 @@ class LanguageCheck(RowCheck):
         if letters < self.LEAST_LETTERS or letters < 0.6 * len(piece.strip()):
             return -1
         if piece.isascii() and any(word in piece for word in _ENGLISH_ALONE) and sum(map(piece.count, _ENGLISH)) >= 5:
-            language = "en"  # six rows of ten in English data, at a fiftieth of the time; py3langid says so of all
+            language = "en"  # six rows of ten in English data, at a fiftieth of the time (LOG.md: with no other result)
         else:
             likeliest = _identifier().rank(piece)[:3]
             language, probability = likeliest[0]
