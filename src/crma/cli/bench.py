@@ -85,7 +85,13 @@ def bench_general(
 
     model = opened(stack, base)
     found = measure_general(
-        model, shared_data() / "benchmarks", receipt, tasks=tuple(task or TASKS), limit=limit, seed=seed
+        model,
+        shared_data() / "benchmarks",
+        receipt,
+        tasks=tuple(task or TASKS),
+        limit=limit,
+        seed=seed,
+        say=lambda text: err.print(text, highlight=False, markup=False, soft_wrap=True),
     )
     if as_json:
         print_json(found)
