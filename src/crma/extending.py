@@ -24,6 +24,7 @@ from crma.learning import Data, split_of
 from crma.model.adapters import Weights, rank_of, to_file
 from crma.model.fold import blend
 from crma.route.centroid import Router
+from crma.route.seen import retyped_of
 from crma.session import Session, session_data
 from crma.stack.layout import WORK, DomainRecord, Extension
 from crma.train.config import LearnConfig, derived_seed
@@ -291,11 +292,14 @@ class Extending(DomainTraining):
         if router is None:
             return None
         judges = (*judged_by, *new.validation)
+        prompts = [e.prompt for e in new.train]
+        own = self.served.features(prompts)
         return router.with_more(
             self.domain,
-            self.served.features([e.prompt for e in new.train]),
+            own,
             self.served.features([e.prompt for e in judges]),
             documents=documents_of(judges),
+            retyped=retyped_of(prompts, own, self.served.features),
         )
 
     def _extended_before(self, record: DomainRecord, content: str) -> Extended:

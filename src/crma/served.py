@@ -22,7 +22,7 @@ from crma.model.base import Base, Precision, load_base
 from crma.model.fold import Factors, absorb, factors, fold, folded_rank, weighted_sum
 from crma.route.background import BACKGROUND_PROMPTS
 from crma.route.centroid import Router
-from crma.route.seen import FEATURES, FeatureKind, seen_of
+from crma.route.seen import FEATURES, FeatureKind, retyped_of, seen_of
 from crma.stack.layout import BaseReference, Fit
 from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
@@ -370,10 +370,12 @@ class ServedStack:
     def router_with(self, domain: str, split: Split) -> Router:
         """The stack's router and `domain`."""
         router = self.router_or_empty()
-        own = self.features([e.prompt for e in split.train])
+        prompts = [e.prompt for e in split.train]
+        own = self.features(prompts)
         held_out = self.features([e.prompt for e in split.validation]) if split.validation else None
         documents = documents_of(split.validation or split.train)
-        return router.with_domain(domain, own, held_out, documents=documents)
+        retyped = retyped_of(prompts, own, self.features)
+        return router.with_domain(domain, own, held_out, documents=documents, retyped=retyped)
 
     # --- processes ---------------------------------------------------------------------------------------------
 

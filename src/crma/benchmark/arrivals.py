@@ -18,15 +18,18 @@ _INCREMENT = 100  # as `crma learn --stream` has it
 _TEST = 0.1  # of a domain's rows, that neither make nor judge its part of the router
 
 
-def arrivals(empty: Router, rows: Mapping[str, np.ndarray], full: Router, *, seed: int, least: int) -> list[Arrival]:
-    """The features of each domain's rows, in four orders of arrival.
+def arrivals(
+    empty: Router, rows: Mapping[str, tuple[np.ndarray, np.ndarray]], full: Router, *, seed: int, least: int
+) -> list[Arrival]:
+    """Each domain's rows in four orders of arrival.
 
     Args:
+        rows: a domain's features [N, D], and those of the same prompts typed in haste.
         empty: a router of no domain.
         full: one that knows all of these domains, for rows in which nothing is new.
     """
     domains = tuple(rows)
-    mixed = np.random.default_rng(seed).permutation(sum(len(features) for features in rows.values()))
+    mixed = np.random.default_rng(seed).permutation(sum(len(features) for features, _ in rows.values()))
     return [
         _arrive("one file", domains, rows, empty, least, seed, mixed=mixed, at_once=True),
         _arrive("shuffled", domains, rows, empty, least, seed, mixed=mixed),
@@ -39,7 +42,7 @@ def arrivals(empty: Router, rows: Mapping[str, np.ndarray], full: Router, *, see
 def _arrive(
     how: str,
     order: Sequence[str],
-    rows: Mapping[str, np.ndarray],
+    rows: Mapping[str, tuple[np.ndarray, np.ndarray]],
     router: Router,
     least: int,
     seed: int,
@@ -47,11 +50,11 @@ def _arrive(
     mixed: np.ndarray | None = None,
     at_once: bool = False,
 ) -> Arrival:
-    features_ND = np.concatenate([rows[d] for d in order])
-    right = np.array([d for d in order for _ in rows[d]])
+    features_ND, hasty_ND = (np.concatenate([rows[d][typing] for d in order]) for typing in (0, 1))
+    right = np.array([d for d in order for _ in rows[d][0]])
     if mixed is not None:
-        features_ND, right = features_ND[mixed], right[mixed]
-    learner = _Learner(router, features_ND, least=least, seed=seed)
+        features_ND, hasty_ND, right = features_ND[mixed], hasty_ND[mixed], right[mixed]
+    learner = _Learner(router, features_ND, hasty_ND, least=least, seed=seed)
     for start in range(0, len(features_ND), _CHUNK):
         learner.sorter.take(features_ND[start : start + _CHUNK])
         if not at_once:
@@ -64,9 +67,9 @@ def _arrive(
 class _Learner:
     """As `crma.incoming.Incoming`, but what it teaches is the router alone."""
 
-    def __init__(self, router: Router, features_ND: np.ndarray, *, least: int, seed: int) -> None:
+    def __init__(self, router: Router, features_ND: np.ndarray, hasty_ND: np.ndarray, *, least: int, seed: int) -> None:
         self.sorter = Sorter(router, least=least)
-        self.features_ND, self.draw = features_ND, np.random.default_rng(seed)
+        self.features_ND, self.hasty_ND, self.draw = features_ND, hasty_ND, np.random.default_rng(seed)
         self.found: dict[int, str] = {}
         self.made: list[tuple[str, int]] = []
         self._judges: dict[str, list[int]] = {}
@@ -94,7 +97,8 @@ class _Learner:
         self.made.append((name, self.sorter.taken))
         train, judges = self._split(rows, validation_share(len(rows), 0.1))
         self._judges[name] = judges
-        router = self.sorter.router.with_domain(name, self.features_ND[train], self.features_ND[judges])
+        own, held_out = self.features_ND[train], self.features_ND[judges]
+        router = self.sorter.router.with_domain(name, own, held_out, retyped=(own, self.hasty_ND[train]))
         self._end_in(name, rows)
         self.sorter.knows(router)
 
@@ -104,7 +108,8 @@ class _Learner:
         if domain in self._judges:  # one that was known from the beginning keeps its own
             self._judges[domain] += judges
             more, all_judges = self.features_ND[train], self.features_ND[self._judges[domain]]
-            self.sorter.knows(self.sorter.router.with_more(domain, more, all_judges))
+            retyped = (more, self.hasty_ND[train])
+            self.sorter.knows(self.sorter.router.with_more(domain, more, all_judges, retyped=retyped))
 
     def _split(self, rows: Sequence[int], share: float) -> tuple[list[int], list[int]]:
         drawn = self.draw.permutation(np.array(rows)).tolist()

@@ -33,7 +33,7 @@ from crma.model.base import Base, load_base
 from crma.route.background import BACKGROUND_PROMPTS
 from crma.route.centroid import Router
 from crma.route.conversation import route_conversation
-from crma.route.seen import FEATURES, FeatureKind, seen_of, with_words
+from crma.route.seen import FEATURES, RETYPED, FeatureKind, in_haste, retyped_of, seen_of, with_words
 from crma.types import Example, Route, Split
 
 __all__ = ["SETS", "measure_routing"]
@@ -46,6 +46,7 @@ _ARRIVE = 250  # rows a domain that arrive without its name
 _SHORT = 8  # tokens of a turn through which the simplest rule keeps the subject
 _BATCH = 256  # texts between two savings of what is known
 _EVERY = 4  # of other domains' test rows one in so many, beside those of one that was not learnt
+_SLIPS = 0.2  # of the words of four letters and more
 _SPEED_DOMAINS = 1000  # made up, for the time a query takes
 
 
@@ -204,11 +205,14 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
     router = Router.empty(features.of(BACKGROUND_PROMPTS), error_rate=_ERROR_RATE, features=features.kind)
     steps = []
     for number, (domain, of) in enumerate(rows.items(), start=1):
+        prompts = [e.prompt for e in of.split.train]
+        own = features.of(prompts)
         router = router.with_domain(
             domain,
-            features.of([e.prompt for e in of.split.train]),
+            own,
             features.of([e.prompt for e in of.split.validation]),
             documents=documents_of(of.split.validation),
+            retyped=retyped_of(prompts, own, features.of),
         )
         if wanted.grows:
             steps.append(_step(router, {d: rows[d] for d in list(rows)[:number]}, features))
@@ -250,7 +254,8 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
     groups = [
         asked("own", "test", [e.prompt for *_, e in own], [(d,) for d, *_ in own]),
         asked("own", "bare", [b for _, b in left], [(d,) for d, _ in left], left_out=len(own) - len(left)),
-        asked("own", "in haste", [_in_haste(e.prompt) for *_, e in own], [(d,) for d, *_ in own]),
+        asked("own", "in haste", [in_haste(e.prompt) for *_, e in own], [(d,) for d, *_ in own]),
+        asked("own", "with slips", [_with_slips(e.prompt) for *_, e in own], [(d,) for d, *_ in own]),
     ]
     if wanted.strangers:
         for domain, of in rows.items():
@@ -297,18 +302,25 @@ def _arrived(
     name: str, seed: int, rows: Mapping[str, _Rows], router: Router, features: _Features, base: Mapping[str, Any]
 ) -> RoutingReceipt:
     """The first half of the training rows make up the router that knows all; the other half arrives."""
-    halves = {d: (of.split.train[:_ARRIVE], of.split.train[-_ARRIVE:]) for d, of in rows.items()}
+    halves = {
+        d: ([e.prompt for e in of.split.train[:_ARRIVE]], [e.prompt for e in of.split.train[-_ARRIVE:]])
+        for d, of in rows.items()
+    }
     empty = replace(router, statistics={})
     full = empty
     for domain, (first, _) in halves.items():
         judges = rows[domain].split.validation
+        own = features.of(first)
         full = full.with_domain(
             domain,
-            features.of([e.prompt for e in first]),
+            own,
             features.of([e.prompt for e in judges]),
             documents=documents_of(judges),
+            retyped=retyped_of(first, own, features.of),
         )
-    arriving = {d: features.of([e.prompt for e in second]) for d, (_, second) in halves.items()}
+    arriving = {
+        d: (features.of(second), features.of([in_haste(p) for p in second])) for d, (_, second) in halves.items()
+    }
     return RoutingReceipt(
         **_told(name, seed, base, router, rows),
         rows={d: {"train": _ARRIVE, "arriving": _ARRIVE} for d in rows},
@@ -351,6 +363,7 @@ def _read(data: Path, file: str, part: str | None, wanted: RoutingSet, seed: int
 def _made_of(kind: FeatureKind) -> dict[str, Any]:
     return {
         "features": asdict(kind),
+        "retyped": RETYPED,
         "error_rate": _ERROR_RATE,
         "background": len(BACKGROUND_PROMPTS),
         "background_sha256": hashlib.sha256("\n".join(BACKGROUND_PROMPTS).encode()).hexdigest(),
@@ -406,9 +419,18 @@ def _conversations(
     return {kind: (n[0], n[1], n[2], n[3]) for kind, n in sorted(counts.items())}
 
 
-def _in_haste(prompt: str) -> str:
-    """As people type: lower case, no mark at the end. What tells domains from strangers must not be the typing."""
-    return prompt.lower().rstrip(" .?!:") or prompt
+def _with_slips(prompt: str) -> str:
+    """In every fifth word of four letters or more two neighbours within it change places, drawn by the prompt."""
+    draw = random.Random(prompt)
+
+    def slip(word: re.Match[str]) -> str:
+        text = word[0]
+        if draw.random() >= _SLIPS:
+            return text
+        i = draw.randrange(1, len(text) - 2)
+        return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+
+    return re.sub(r"[^\W\d_]{4,}", slip, prompt)
 
 
 # TruthfulQA's categories that one of the five domains has a claim on.

@@ -245,4 +245,61 @@ BACKGROUND_PROMPTS: tuple[str, ...] = (
     "sleeping on my plate.",
     "Give this text a title and split it into paragraphs: we left before sunrise the road was empty and the radio "
     "played old songs by noon we saw the mountains nobody spoke and when we stopped at last it smelled of pines",
+    # Documents: nearly all prompts of some domains have one, and so do strangers to them
+    "Read the paragraph and answer the question.\n\nParagraph: The lighthouse was built in 1874 on the northern tip of "
+    "the island, after three cargo ships had run aground there within a single winter. It was manned by a keeper and "
+    "two assistants until 1968, when the lamp was electrified. Since then the keeper's house has served as a hostel "
+    "for hikers, and the tower is open to visitors between May and September, weather permitting.\n\nQuestion: What "
+    "has the keeper's house been used for since 1968?",
+    "Use the text below to answer.\n\nText: The choir rehearses every Tuesday from half past seven until nine in the "
+    "hall of the primary school. New members are welcome at any time; basses and tenors are particularly sought. Sheet "
+    "music is provided, and the annual contribution, which is waived for students and for those out of work, covers "
+    "the summer excursion as well. Those who cannot attend let the section leader know beforehand.\n\nDo students pay "
+    "the contribution?",
+    'Below is a part of a novel. Who is speaking to whom, and what has happened before?\n\n"You might have written," '
+    'she said at last, without turning from the window. He put his hat on the chair and looked at the carpet. "I did '
+    "write, every week of that first year. Your aunt sent the letters back unopened, and then I supposed that you "
+    'wished it so." Outside the carriage was being brought round, and somebody was calling for a lantern.',
+    "Article: Volunteers have planted more than four thousand trees along the disused railway between the two villages "
+    "since October. The strip, which had been used as a rubbish tip for decades, is to become a cycle path with "
+    "benches and a playground. The council has provided tools and a digger, while a nursery in the neighbouring county "
+    "gave the saplings away for the price of the transport. Completion is expected in two years.\n\nWrite a headline "
+    "of at most eight words and a summary of one sentence.",
+    "Context: The festival was first held in 1951 to mark the reopening of the theatre. For its first decade only "
+    "works by local composers were performed. In 1962 a new director invited orchestras from abroad, and the number of "
+    "visitors tripled within five years. The programme now comprises sixty concerts in eleven halls, about a third of "
+    "them free of charge.\nQuestion: When did foreign orchestras begin to take part?\nAnswer:",
+    "Which category does this text belong to: place, person, building, animal, plant, film, book or sport? The common "
+    "kingfisher is a small bird with a large head, a long straight bill and a short tail, found near slow rivers and "
+    "lakes across much of Europe and Asia. It feeds mainly on fish caught by diving from a perch.",
+    "Catalogue no. 214. Landscape with mill and anglers, oil on canvas, 61 by 84 centimetres, signed lower left. The "
+    "painter spent the summers of 1886 to 1890 on the coast and returned to this motif at least five times; in this "
+    "version the sails are shown at rest and the sky takes up two thirds of the picture. Write a label for visitors "
+    "who know nothing about painting.",
+    "Title: The Winter Crossing. Genre: adventure. Length: 312 pages. Two brothers who have not spoken for years must "
+    "bring a boat across a freezing strait to reach their father's house before the ice closes. Critics praised the "
+    "dialogues and found the ending too neat. Write three sentences for the back cover.",
+    "Use the timetable.\n\n | Weekdays | Saturdays | Sundays\nFirst ferry | 5:40 | 6:40 | 8:10\nLast ferry | 23:10 | "
+    "23:40 | 21:10\nFrequency, minutes | 20 | 30 | 60\n\nHow many hours a day does the ferry operate on Sundays?",
+    "Here is a table of visitors to the four branches of the library.\nBranch | January | February | March\nCentral | "
+    "8,412 | 7,960 | 9,034\nNorth | 2,118 | 2,240 | 2,377\nHarbour | 1,305 | 1,291 | 1,446\nMobile | 420 | 388 | 402\n"
+    "By what percentage did visitors of the central branch change from February to March?",
+    "Premise: The conductor announced that the train would be held at the junction until the track had been cleared of "
+    "branches, and passengers opened the windows. Hypothesis: The train was moving when the announcement was made. "
+    "Does the hypothesis follow, contradict or neither?",
+    "Which of the following best states the author's view?\nThe revival of the night train is welcomed by everybody, "
+    "including those who will never use one. One likes to know that it exists, as one likes to know of whales. But a "
+    "train is run for those who board it, and of these there are too few who will pay what the bed costs.\n(A) Night "
+    "trains should be free. (B) Affection for night trains does not make them pay. (C) Whales deserve protection. (D) "
+    "Beds in trains are too small.",
+    "Is the statement supported by the text? Answer with yes, no or not enough information.\nText: The orchestra was "
+    "founded by amateurs in 1903 and became professional only after the second world war, when the city took over the "
+    "payment of its members.\nStatement: The members were not paid by the city in 1930.",
+    "Minutes of the meeting of the gardening club. Present: eleven members. 1. The minutes of the last meeting were "
+    "approved. 2. The chair reported that the new shed had been delivered with a door missing. 3. It was agreed to "
+    "hold the plant sale on the second Saturday in May. 4. The proposal to buy a shredder was postponed until the "
+    "autumn. List the decisions that were taken.",
+    "Report of the expedition, day 9: wind from the west, force 6, visibility poor. We broke camp at five and reached "
+    "the saddle by noon, two hours later than intended, since the second sledge had to be repaired. The supplies will "
+    "last for eight days. What delayed the party, and for how long can it stay out?",
 )

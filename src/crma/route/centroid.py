@@ -17,8 +17,9 @@ as they were.
 *Which of those that take it?* The linear discriminant of all means under the covariance they share, pooled by their
 numbers of rows (Fisher 1936; Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, eq. 4.10): domains
 of one vertical differ in directions in which each of them varies, and a density of its own does not see that. A quarter
-of the words' evidence is added to it. Nothing is guaranteed of this answer, so it rests on all rows, those that laid
-the threshold as well: of a small domain they are the larger part.
+of the words' evidence is added to it. What only the typing moves counts less: the shared covariance holds, beside the
+domains' scatter, how their prompts move when they are typed in haste. Nothing is guaranteed of this answer, so it rests
+on all rows, those that laid the threshold as well: of a small domain they are the larger part.
 
 The order of adding cannot matter to either. What else was measured and lost: LOG.md, the sections on the router.
 
@@ -136,6 +137,7 @@ class Router:
         calibration_features: np.ndarray | None = None,
         *,
         documents: Sequence[Hashable] | None = None,
+        retyped: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Router:
         """This router and one more domain, from features [N, D] of its training prompts.
 
@@ -145,6 +147,8 @@ class Router:
                 no guarantee.
             documents: what each prompt that calibrates (or, without such, each training prompt) came from, see
                 `calibrate`; None where each stands alone.
+            retyped: two times [K, D], some of the domain's prompts as they are and as people type them in haste
+                (`crma.route.seen.in_haste`): the choice between domains then minds the typing less.
         """
         check_domain_name(name)
         if name in self.statistics:
@@ -190,7 +194,7 @@ class Router:
             own=own,
             words=words,
             calibration=calibration,
-            whole=Gaussian.of(self._directions(all_ND)),
+            whole=self._whole(name, all_ND, retyped),
             whole_words=self._words(all_ND).sum(0) if self.features.words else None,
         )
         return replace(self, statistics={**self.statistics, name: made})
@@ -202,6 +206,7 @@ class Router:
         calibration_features: np.ndarray,
         *,
         documents: Sequence[Hashable] | None = None,
+        retyped: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Router:
         """This router with more rows of a domain it holds: its Gaussian and that of the new rows are pooled.
 
@@ -213,6 +218,7 @@ class Router:
             calibration_features: [M, D], held-out prompts of all that the domain now is; its threshold is set anew, and
                 that is all they are for: some of them have been counted before.
             documents: as in `with_domain`.
+            retyped: as in `with_domain`, of new prompts.
         """
         held = self.statistics.get(name)
         if held is None:
@@ -236,7 +242,7 @@ class Router:
             own=pooled,
             words=words,
             calibration=calibration,
-            whole=held.whole.pooled(new),
+            whole=held.whole.pooled(self._whole(name, new_ND, retyped)),
             whole_words=held.whole_words + self._words(new_ND).sum(0) if held.whole_words is not None else None,
         )
         return replace(self, statistics={**self.statistics, name: made})
@@ -318,6 +324,21 @@ class Router:
         if not is_packed(columns_NP):
             raise _without_words(self.dimension, self.features)
         return unpacked(columns_NP)
+
+    def _whole(self, name: str, rows_ND: np.ndarray, retyped: tuple[np.ndarray, np.ndarray] | None) -> Gaussian:
+        """What chooses between domains, of all of a domain's prompts."""
+        if retyped is None:
+            return Gaussian.of(self._directions(rows_ND))
+        tidy_KD, hasty_KD = (_checked(rows, f"retyped features of {name!r}", width=self.width) for rows in retyped)
+        if len(tidy_KD) != len(hasty_KD):
+            raise ConfigError(
+                "prompts and the same prompts in haste differ in number",
+                where=name,
+                expected=len(tidy_KD),
+                got=len(hasty_KD),
+                next_step="hand in each prompt twice, in the same order, or none at all",
+            )
+        return Gaussian.of(self._directions(rows_ND), self._directions(hasty_KD) - self._directions(tidy_KD))
 
     def _densities_of_all(self, directions_ND: np.ndarray) -> np.ndarray:
         """Every domain's log-density [N, T], all axes in one product and in float32: for very many domains."""
