@@ -48,11 +48,9 @@ def test_a_killed_run_goes_on_with_the_next_task(
 
     tasks = ("arc_challenge", "winogrande")
 
-    def measure(**options: int) -> dict:
-        limit = {"limit": 3} | options
-        return general.measure_general(
-            model, shared_data / "benchmarks", receipt, tasks=tasks, say=said.append, **limit
-        )
+    def measure() -> dict:
+        data = shared_data / "benchmarks"
+        return general.measure_general(model, data, receipt, tasks=tasks, limit=3, say=said.append)
 
     monkeypatch.setattr(general, "evaluate_general", killed)
     with pytest.raises(KeyboardInterrupt):
