@@ -25,6 +25,7 @@ from crma.route.conversation import is_settled, route_conversation
 from crma.served import ServedStack
 from crma.status import status_of
 from crma.train.config import LearnConfig
+from crma.train.processes import on_main
 from crma.training import Listener
 from crma.types import Example, Matrix, Message, Reply, Role, Route, Score, check_domain_name
 
@@ -277,7 +278,8 @@ class ContinualModel(ServedStack):
             rewind: also make the snapshot before it the head, so that what is learnt from now on does not build on it.
                 Domains learnt since stay pinned to the snapshots they need.
         """
-        forgotten = forget_domain(self.stack, domain, rewind=rewind)
+        forgotten = on_main(self.accelerator, lambda: forget_domain(self.stack, domain, rewind=rewind))
+        self.stack.refresh()
         self.adapters.remove(domain)
         self.drop_rows(domain)
         return forgotten

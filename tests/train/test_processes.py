@@ -232,6 +232,17 @@ def test_a_bfloat16_base_learns_the_same_within_its_precision(alone, fsdp2):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["data_parallel", "fsdp2"])
+def test_the_main_process_forgets_and_all_know(alone, kind, request):
+    expected = alone["following"].seen[0]["forgot"]
+    assert expected["unknown"] == repr("herbs")
+    assert expected["before"] == ["fruit", "stones"]
+    assert expected["after"] == ["stones"]
+    for seen in request.getfixturevalue(kind)["following"].seen:
+        assert seen["forgot"] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["data_parallel", "fsdp2"])
 def test_only_the_main_process_writes(kind, request):
     run = request.getfixturevalue(kind)["float32"]
     main, other = run.seen

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
 from crma.continual import ContinualModel
+from crma.errors import UnknownDomainError
 from crma.model.backbone import BackboneConfig
 from crma.model.base import Precision
 from crma.train.config import LearnConfig
@@ -72,6 +74,26 @@ def writes_below(folder: Path) -> list[str]:
     return found
 
 
+def forget(model: ContinualModel, out: Path) -> dict[str, object]:
+    """In a copy of the stack: a domain that is there, and one that is not."""
+    copy = out / "copy"
+    if model.is_main:
+        shutil.copytree(out / "stack", copy)
+    model.wait()
+    other = ContinualModel.from_pretrained(
+        copy, base=model.base.name, precision="float32", accelerator=model.accelerator
+    )
+    told: dict[str, object] = {"before": [d.name for d in other.stack.manifest.domains]}
+    try:
+        other.forget("herbs")
+    except UnknownDomainError as error:
+        told["unknown"] = error.got
+    told["first"] = asdict(other.forget("fruit"))
+    told["after"] = [d.name for d in other.stack.manifest.domains]
+    told["routed"] = [r.nearest for r in other.route(["What is the colour of fruit 1?"])]
+    return told
+
+
 def teach(
     out: Path, base: str, precision: Precision, accelerator: Accelerator, config: LearnConfig = CONFIG
 ) -> dict[str, object]:
@@ -89,6 +111,7 @@ def teach(
         )
         for name, split in DOMAINS.items()
     ]
+    forgot = forget(model, out) if config is FOLLOWING else None
     weight = next(p for n, p in model.model.named_parameters() if n.endswith("down_proj.base_layer.weight"))
     return {
         "processes": accelerator.num_processes,
@@ -100,6 +123,7 @@ def teach(
         "evaluation": asdict(model.evaluate()),
         "routes": [r.domain for r in model.route([f"What is the colour of {s} 1?" for s in ("fruit", "stone")])],
         "fits": [e["verdict"]["fits"] for e in model.stack.read_ledger() if e["kind"] == "learn"],
+        "forgot": forgot,
         "replies": [model.ask("The colour?", domain=d, max_new_tokens=4).text for d in ("fruit", "base")],
     }
 

@@ -8,17 +8,19 @@ and a domain's new LoRA can be put into a model that was sharded before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast, fsdp2_prepare_model
+from accelerate.utils import DistributedType, broadcast, broadcast_object_list, fsdp2_prepare_model
 from torch import Tensor, nn
 
 from crma.errors import ConfigError
 
-__all__ = ["agree_", "forget_cut_forward", "shard_base", "sum_gradients_", "summed"]
+__all__ = ["agree_", "forget_cut_forward", "on_main", "shard_base", "sum_gradients_", "summed"]
+
+T = TypeVar("T")
 
 _PLAIN = {
     getattr(DistributedType, name)
@@ -72,6 +74,22 @@ def agree_(tensors: Sequence[Tensor], accelerator: Accelerator) -> None:
     if accelerator.num_processes > 1 and tensors:
         flat = torch.cat([t.detach().float().reshape(-1) for t in tensors]).to(accelerator.device)
         _spread(broadcast(flat, from_process=0), tensors)
+
+
+def on_main(accelerator: Accelerator, act: Callable[[], T]) -> T:
+    """The main process acts, alone; each gets what that returns, or raises what it raised. All have to call."""
+    if accelerator.num_processes == 1:
+        return act()
+    told: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            told[0] = act()
+        except Exception as fault:  # noqa: BLE001 - the others wait for an answer, whatever it is
+            told[1] = fault
+    broadcast_object_list(told, from_process=0)
+    if told[1] is not None:
+        raise told[1]
+    return told[0]
 
 
 @torch.no_grad()
