@@ -13,7 +13,7 @@ from crma.errors import ConfigError
 from crma.route.arrays import router_of
 from crma.route.centroid import Router
 from crma.route.gaussian import Gaussian
-from crma.route.seen import RETYPED, in_haste, retyped_of
+from crma.route.seen import RETYPED, in_haste, retyped_of, with_slips
 
 DIMENSION = 24
 APART = np.eye(DIMENSION)[0]  # two siblings differ along this axis, and so does the typing
@@ -122,7 +122,9 @@ def test_some_prompts_are_read_once_more_from_the_first_to_the_last():
     assert tidy[0, 0] == 0
     assert tidy[-1, 0] == len(prompts) - 1
     assert len(np.unique(tidy)) == RETYPED
-    assert asked[0] == "prompt 0"
+    assert asked[0] == "prompt 0" == in_haste(with_slips("Prompt 0?"))
+    assert all(text == text.lower() for text in asked)
+    assert any("prompt" not in text for text in asked)
 
 
 @pytest.mark.parametrize("count", [1, 2, RETYPED, RETYPED + 1])
@@ -143,3 +145,20 @@ def test_a_prompt_is_read_once_more_at_most_once(count: int):
 )
 def test_in_haste(prompt: str, typed: str):
     assert in_haste(prompt) == typed
+
+
+@given(st.text(alphabet="abcdefg ,.1", max_size=80))
+def test_slips_move_letters_within_words_alone(prompt: str):
+    typed = with_slips(prompt)
+    assert typed == with_slips(prompt)
+    assert len(typed) == len(prompt)
+    for one, other in zip(prompt.split(" "), typed.split(" "), strict=True):
+        assert sorted(one) == sorted(other)
+        assert one[:1] == other[:1]
+
+
+def test_every_fifth_longer_word_has_a_slip():
+    words = [f"word{'abcdefgh'[i % 8]}{'ijklmnop'[i // 8 % 8]}" for i in range(2000)]
+    typed = with_slips(" ".join(words)).split()
+    assert 0.17 < np.mean([one != other for one, other in zip(words, typed, strict=True)]) < 0.23
+    assert with_slips("a to the end") == "a to the end"

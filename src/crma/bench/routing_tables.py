@@ -27,10 +27,11 @@ TITLES = {
         "Rows to their own domain",
         "*Without the wording*: every run of words that a twentieth of a source's prompts share is taken out, since "
         "templates give the domain away (of the programming languages it takes the language's name: what is left can "
-        "hardly be told apart). *In haste*: lower case, no mark at the end; up to 256 training prompts of a domain "
-        "are read so as well. *With slips*: in every fifth longer word two letters change places, which no training "
-        "prompt was shown with. Means over seeds; [brackets]: Wilson, 95 %, of that share of one seed's documents, "
-        "since rows of one document and the same row in two seeds are not new. TF-IDF is of two to five letters, "
+        "hardly be told apart). *In haste*: lower case, no mark at the end; *with slips*: in every fifth longer word "
+        "two letters change places. Up to 256 training prompts of a domain are read once more with both; *with gaps*, "
+        "a letter missing in every fifth longer word, none. Means over seeds; [brackets]: Wilson, 95 %, of that share "
+        "of one seed's documents, since rows of one document and the same row in two seeds are not new. TF-IDF is of "
+        "two to five letters, "
         "with logistic regression fitted anew on the rows of all domains together, and never abstains here; *its "
         "choice alone* is the router's if nothing could go to the base, to be held against that. *ECE*: expected "
         "calibration error of the confidence; in (brackets) with CLINC150's strangers among the rows. Splits of other "
@@ -91,6 +92,7 @@ _GROUPS = (
     ("bare", "without the wording"),
     ("in haste", "in haste"),
     ("with slips", "with slips"),
+    ("with gaps", "with gaps"),
 )
 _STRANGERS = {
     "clinc": "CLINC150, out of its scope",

@@ -33,7 +33,7 @@ from crma.model.base import Base, load_base
 from crma.route.background import BACKGROUND_PROMPTS
 from crma.route.centroid import Router
 from crma.route.conversation import route_conversation
-from crma.route.seen import FEATURES, RETYPED, FeatureKind, in_haste, retyped_of, seen_of, with_words
+from crma.route.seen import FEATURES, RETYPED, FeatureKind, in_haste, retyped_of, seen_of, with_slips, with_words
 from crma.types import Example, Route, Split
 
 __all__ = ["SETS", "measure_routing"]
@@ -46,7 +46,7 @@ _ARRIVE = 250  # rows a domain that arrive without its name
 _SHORT = 8  # tokens of a turn through which the simplest rule keeps the subject
 _BATCH = 256  # texts between two savings of what is known
 _EVERY = 4  # of other domains' test rows one in so many, beside those of one that was not learnt
-_SLIPS = 0.2  # of the words of four letters and more
+_GAPS = 0.2  # of the words of four letters and more
 _SPEED_DOMAINS = 1000  # made up, for the time a query takes
 
 
@@ -255,7 +255,8 @@ def _measured(name: str, seed: int, data: Path, features: _Features, base: Mappi
         asked("own", "test", [e.prompt for *_, e in own], [(d,) for d, *_ in own]),
         asked("own", "bare", [b for _, b in left], [(d,) for d, _ in left], left_out=len(own) - len(left)),
         asked("own", "in haste", [in_haste(e.prompt) for *_, e in own], [(d,) for d, *_ in own]),
-        asked("own", "with slips", [_with_slips(e.prompt) for *_, e in own], [(d,) for d, *_ in own]),
+        asked("own", "with slips", [with_slips(e.prompt) for *_, e in own], [(d,) for d, *_ in own]),
+        asked("own", "with gaps", [_with_gaps(e.prompt) for *_, e in own], [(d,) for d, *_ in own]),
     ]
     if wanted.strangers:
         for domain, of in rows.items():
@@ -419,18 +420,16 @@ def _conversations(
     return {kind: (n[0], n[1], n[2], n[3]) for kind, n in sorted(counts.items())}
 
 
-def _with_slips(prompt: str) -> str:
-    """In every fifth word of four letters or more two neighbours within it change places, drawn by the prompt."""
+def _with_gaps(prompt: str) -> str:
+    """In every fifth word of four letters or more one within it is missing. No router is taught with such."""
     draw = random.Random(prompt)
 
-    def slip(word: re.Match[str]) -> str:
+    def gap(word: re.Match[str]) -> str:
         text = word[0]
-        if draw.random() >= _SLIPS:
-            return text
-        i = draw.randrange(1, len(text) - 2)
-        return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+        i = draw.randrange(1, len(text) - 1)
+        return text if draw.random() >= _GAPS else text[:i] + text[i + 1 :]
 
-    return re.sub(r"[^\W\d_]{4,}", slip, prompt)
+    return re.sub(r"[^\W\d_]{4,}", gap, prompt)
 
 
 # TruthfulQA's categories that one of the five domains has a claim on.
