@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from crma.bench.demo_table import demo_table
+from crma.bench.general_tables import read_general
 from crma.bench.numbers import check_document, check_whole
 from crma.bench.quality import read_quality
 from crma.bench.receipt import read_receipts
@@ -25,12 +26,12 @@ def test_the_readme_shows_what_the_demo_came_to():
 
 def test_the_documents_hold_the_numbers_of_the_receipts():
     receipts, routing = read_receipts(ROOT / "results"), read_routing(ROOT / "results")
-    quality = read_quality(ROOT / "results")
+    quality, general = read_quality(ROOT / "results"), read_general(ROOT / "results")
     assert receipts
     assert routing
     assert len(quality)
-    assert check_document(ROOT / "README.md", receipts, routing, quality) == ()
-    told = results_markdown(receipts, Path("results/figures"), routing, quality)
+    assert check_document(ROOT / "README.md", receipts, routing, quality, general) == ()
+    told = results_markdown(receipts, Path("results/figures"), routing, quality, general)
     assert check_whole(ROOT / "RESULTS.md", told) == ()
 
 

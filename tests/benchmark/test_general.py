@@ -78,7 +78,9 @@ def test_what_was_measured_otherwise_is_not_taken_over(
     general.measure_general(model, shared_data / "benchmarks", receipt, tasks=("winogrande",), limit=3)
     kept = json.loads(receipt.read_text())
     asked = {key: kept[key] for key in ("kind", "domains", "base_model", "stack_sha256", "limit", "shots", "seed")}
-    part.write_text(json.dumps({**asked, "limit": 2, "views": {"base": {"tasks": {"winogrande": {}}}}}))
+    part.write_text(
+        json.dumps({**asked, "kind": "general-part", "limit": 2, "views": {"base": {"tasks": {"winogrande": {}}}}})
+    )
     receipt.unlink()
     said: list[str] = []
     general.measure_general(model, shared_data / "benchmarks", receipt, tasks=("winogrande",), limit=3, say=said.append)

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from crma.bench.general_tables import General
 from crma.bench.headline import headline
 from crma.bench.quality import Quality
 from crma.bench.receipt import Receipt
@@ -54,12 +55,18 @@ class _Slot:
 class _Source:
     """What the receipts say, computed when first asked for."""
 
-    def __init__(self, receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt], quality: Quality | None) -> None:
-        self.receipts, self.routing, self.quality = list(receipts), list(routing), quality
+    def __init__(
+        self,
+        receipts: Iterable[Receipt],
+        routing: Iterable[RoutingReceipt],
+        quality: Quality | None,
+        general: General | None,
+    ) -> None:
+        self.receipts, self.routing, self.quality, self.general = list(receipts), list(routing), quality, general
 
     @cached_property
     def tables(self) -> Mapping[str, str]:
-        return result_tables(self.receipts, self.routing, self.quality)
+        return result_tables(self.receipts, self.routing, self.quality, self.general)
 
     @cached_property
     def headline(self) -> Mapping[str, Any]:
@@ -108,6 +115,7 @@ def check_document(
     receipts: Iterable[Receipt],
     routing: Iterable[RoutingReceipt] = (),
     quality: Quality | None = None,
+    general: General | None = None,
 ) -> tuple[Mismatch, ...]:
     """Every marked table and number that differs from the receipts, is unknown or has no receipt; none when all agree.
 
@@ -116,7 +124,7 @@ def check_document(
     """
     text = _read(path)
     slots, found = _slots(path, text)
-    source = _Source(receipts, routing, quality)
+    source = _Source(receipts, routing, quality, general)
     for slot in slots:
         got = text[slot.start : slot.end]
         try:
@@ -144,6 +152,7 @@ def fill_document(
     receipts: Iterable[Receipt],
     routing: Iterable[RoutingReceipt] = (),
     quality: Quality | None = None,
+    general: General | None = None,
 ) -> int:
     """Write what the receipts say into every marked place, all or nothing; returns how many places changed.
 
@@ -152,7 +161,7 @@ def fill_document(
     """
     text = _read(path)
     slots, faults = _slots(path, text)
-    source = _Source(receipts, routing, quality)
+    source = _Source(receipts, routing, quality, general)
     changed = 0
     for slot in reversed(slots):  # from the end, so that earlier places keep their positions
         got = text[slot.start : slot.end]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crma.bench.figures import draw_figures, figure_plans
+from crma.bench.general_tables import GENERAL, General, general_made, read_general
 from crma.bench.headline import Run, group_runs, headline
 from crma.bench.quality import Quality, read_quality
 from crma.bench.quality_tables import QUALITY_TITLES, quality_made
@@ -53,18 +54,19 @@ def results_markdown(
     figures_folder: Path | str,
     routing: Iterable[RoutingReceipt] = (),
     quality: Quality | None = None,
+    general: General | None = None,
 ) -> str:
     """The text of RESULTS.md: headline, streams one by one, cost, the bound, what was not run. It holds no date.
 
     `figures_folder` is where `draw_figures` put these receipts' figures, as a link from the document.
     """
     receipts, routing, quality = list(receipts), list(routing), quality or Quality()
-    tables = result_tables(receipts, routing, quality)
+    tables = result_tables(receipts, routing, quality, general)
     shown = whole(receipts)
     streams = streams_of(group_runs(shown))
     chosen = _headline_streams(headline(shown), streams)
     plans = figure_plans(shown)
-    made = count(len(receipts) + len(routing) + len(quality), "receipt")
+    made = count(len(receipts) + len(routing) + len(quality) + (general is not None), "receipt")
     parts = [
         "# Results",
         f"Made by `{COMMAND}` from {made}; nothing here is typed by hand. " + _WORDS + _routed_by(receipts),
@@ -94,6 +96,8 @@ def results_markdown(
                 parts += [f"### {title}", marked(f"{key}/{name}", tables[f"{key}/{name}"])]
         folder = Path(figures_folder).as_posix()
         parts += [f"![{p.caption}]({folder}/{p.file})" for p in plans if f"{p.recipe}/{p.stream}" == key]
+    if general is not None:
+        parts += ["## General ability", general_made(general), marked(GENERAL, tables[GENERAL])]
     if any(name in tables for name in TITLES):
         parts.append("## The router")
         parts.append(_of_routers(routing))
@@ -138,7 +142,8 @@ def write_report(results: Path, out: Path) -> Path:
             next_step="make some with `crma bench run small`",
         )
     draw_figures(whole(receipts), results / _FIGURES)
-    text = results_markdown(receipts, figures_link(results, out), routing, read_quality(results))
+    link = figures_link(results, out)
+    text = results_markdown(receipts, link, routing, read_quality(results), read_general(results))
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes_atomic(out, text.encode("utf-8"))
     return out

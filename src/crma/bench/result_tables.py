@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from crma.bench.figures import spectral_steps
+from crma.bench.general_tables import General, general_tables
 from crma.bench.headline import RECIPES, Run, average, group_runs, headline, interval
 from crma.bench.metrics import captured_share
 from crma.bench.quality import Quality
@@ -82,13 +83,16 @@ _NONE = "-"
 
 
 def result_tables(
-    receipts: Iterable[Receipt], routing: Iterable[RoutingReceipt] = (), quality: Quality | None = None
+    receipts: Iterable[Receipt],
+    routing: Iterable[RoutingReceipt] = (),
+    quality: Quality | None = None,
+    general: General | None = None,
 ) -> dict[str, str]:
     """Every table these receipts are enough for, as Markdown, by name.
 
     "headline", "captured", "growth", "rows", "rates", "cost", "bound", "missing"; for each recipe and stream
     "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers", "answers", "compared";
-    and those of `routing_tables` and `quality_tables`.
+    and those of `routing_tables`, `quality_tables` and `general_tables`.
     """
     receipts = list(receipts)
     shown = whole(receipts)
@@ -115,7 +119,7 @@ def result_tables(
             "compared": _compared_table(runs),
         }
         tables |= {f"{key}/{name}": table for name, table in made.items() if table is not None}
-    return tables | routing_tables(routing) | quality_tables(quality or Quality())
+    return tables | routing_tables(routing) | quality_tables(quality or Quality()) | general_tables(general)
 
 
 def streams_of(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -16,6 +16,8 @@ from crma.errors import ConfigError
 
 __all__ = ["measure_general"]
 
+_PART = "general-part"  # what no report reads
+
 
 def measure_general(
     model: ContinualModel,
@@ -79,7 +81,7 @@ def measure_general(
         for view, told in found.items():
             before = views.get(view, {"tasks": {}})["tasks"]
             views[view] = told | {"tasks": before | told["tasks"]}
-        write_receipt(part, {**asked, "views": views})
+        write_receipt(part, {**asked, "kind": _PART, "views": views})
     whole = {**asked, **{view: told | {"tasks": {t: told["tasks"][t] for t in tasks}} for view, told in views.items()}}
     write_receipt(receipt, whole)
     part.unlink(missing_ok=True)
@@ -97,4 +99,4 @@ def _already(part: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     if not part.is_file():
         return {}
     content = json.loads(part.read_text(encoding="utf-8"))
-    return content["views"] if {key: content.get(key) for key in asked} == dict(asked) else {}
+    return content["views"] if {key: content.get(key) for key in asked} == {**asked, "kind": _PART} else {}

@@ -190,6 +190,7 @@ def bench_report(
     as_json: AsJson = False,
 ) -> None:
     """Write RESULTS.md and its figures from the receipts; with --check, hold it and README.md to them."""
+    from crma.bench.general_tables import read_general
     from crma.bench.headline import headline
     from crma.bench.numbers import check_document, check_whole, fill_document
     from crma.bench.quality import read_quality
@@ -198,10 +199,11 @@ def bench_report(
     from crma.bench.routing import read_routing
 
     receipts, routing, quality = read_receipts(results), read_routing(results), read_quality(results)
+    general = read_general(results)
     others = also if also is not None else [p for p in (Path("README.md"),) if p.is_file()]
     if check:
-        whole = results_markdown(receipts, figures_link(results, document), routing, quality)
-        apart = (m for path in others for m in check_document(path, receipts, routing, quality))
+        whole = results_markdown(receipts, figures_link(results, document), routing, quality, general)
+        apart = (m for path in others for m in check_document(path, receipts, routing, quality, general))
         found = [*check_whole(document, whole), *apart]
         if as_json:
             print_json({"differences": [str(m) for m in found]})
@@ -215,5 +217,6 @@ def bench_report(
         return
     write_report(results, document)
     for path in others:
-        fill_document(path, receipts, routing, quality)
-    out.print(f"{document} written from {len(receipts) + len(routing) + len(quality)} receipts", highlight=False)
+        fill_document(path, receipts, routing, quality, general)
+    number = len(receipts) + len(routing) + len(quality) + (general is not None)
+    out.print(f"{document} written from {number} receipts", highlight=False)

@@ -1,0 +1,129 @@
+"""General ability in RESULTS.md: what `crma bench general` measured of a stack, beside the untouched base."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from crma.bench.receipt import validated
+from crma.bench.statistics import paired_bootstrap
+from crma.errors import DataError
+
+__all__ = ["GENERAL", "General", "general_made", "general_tables", "read_general"]
+
+COMMAND = "crma bench general"
+GENERAL = "general"
+_NAMES: Mapping[str, str] = {
+    "hellaswag": "HellaSwag",
+    "arc_challenge": "ARC-Challenge",
+    "truthfulqa_mc1": "TruthfulQA, one right",
+    "truthfulqa_mc2": "TruthfulQA, several right",
+    "winogrande": "WinoGrande",
+    "mmlu": "MMLU",
+    "gsm8k": "GSM8K",
+    "wikitext": "WikiText-2",
+}
+_METRICS: Mapping[str, str] = {
+    "acc": "accuracy",
+    "acc_norm": "accuracy, by length",
+    "exact_match,strict-match": "exact, strict",
+    "exact_match,flexible-extract": "exact, flexible",
+    "word_perplexity": "perplexity a word",
+}
+
+
+class General(BaseModel):
+    """A receipt; the views are as `crma.bench.general.evaluate_general` returns them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    domains: tuple[str, ...]
+    base_model: dict[str, Any]
+    stack_sha256: str
+    limit: int | None
+    shots: dict[str, int]
+    seed: int
+    base: dict[str, Any]
+    routed: dict[str, Any]
+    always: dict[str, Any] | None = None  # the last domain's adapter; a stack without a domain has none
+    made: str
+    machine: dict[str, Any]
+
+
+def read_general(folder: Path) -> General | None:
+    """The receipt under `folder`, if there is one.
+
+    Raises:
+        DataError: a file that calls itself one and is not, or two of them.
+    """
+    found: General | None = None
+    for file in [folder] if folder.is_file() else sorted(folder.rglob("*.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("kind") != "general":
+            continue
+        if found is not None:
+            raise DataError("two receipts are of the same", where=file, got="general", next_step="move one away")
+        found = validated(General, content, file, COMMAND)
+    return found
+
+
+def general_made(receipt: General) -> str:
+    """What the table is of, in words."""
+    told = receipt.base
+    return (
+        f"`{COMMAND}` on a stack that learnt {', '.join(receipt.domains)}: {told['harness']} "
+        f"{told['versions']['lm_eval']} on local files, at most {receipt.limit or 'all'} rows a benchmark, drawn with "
+        f"seed {receipt.seed}; worked examples in the prompt: MMLU 5, GSM8K 5, others none. *Routed*: each question "
+        "goes where the router sends it, and what it leaves to the base is answered by it bit for bit; *sent to a "
+        "domain* counts the others. *Difference*: routed less base, in points, paired bootstrap over the rows, 95 %; "
+        "of a perplexity in per cent of it. *Always on*: the adapter of the domain that was learnt last answers all."
+    )
+
+
+def general_tables(receipt: General | None) -> dict[str, str]:
+    if receipt is None:
+        return {}
+    lines = [
+        "| benchmark | measure | rows | base | routed | difference | sent to a domain | "
+        f"{receipt.domains[-1] if receipt.domains else 'no domain'} always on |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for task, base in receipt.base["tasks"].items():
+        routed = receipt.routed["tasks"][task]
+        always = receipt.always["tasks"][task] if receipt.always else None
+        sent = base["n"] - routed["routed_to"].get("base", 0)
+        for metric, of in base["metrics"].items():
+            values = [of["value"], routed["metrics"][metric]["value"]]
+            last = _value(metric, always["metrics"][metric]["value"]) if always else "-"
+            cells = (
+                str(_NAMES.get(task, task)),
+                str(_METRICS.get(metric, metric)),
+                f"{base['n']}",
+                *(_value(metric, value) for value in values),
+                _difference(metric, base["items"], routed["items"]),
+                f"{100 * sent / base['n']:.0f}%",
+                last,
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return {GENERAL: "\n".join(lines)}
+
+
+def _value(metric: str, value: float) -> str:
+    return f"{value:.2f}" if metric == "word_perplexity" else f"{100 * value:.1f}%"
+
+
+def _difference(metric: str, base: Mapping[str, list[float]], routed: Mapping[str, list[float]]) -> str:
+    if metric != "word_perplexity":
+        told = paired_bootstrap([100 * (b - a) for a, b in zip(base[metric], routed[metric], strict=True)])
+        return f"{told.estimate:+.1f} [{told.low:+.1f}, {told.high:+.1f}]"
+    words = base["words"]
+    nats = [(a - b) / w for a, b, w in zip(base["loglikelihood"], routed["loglikelihood"], words, strict=True)]
+    told = paired_bootstrap(nats, words)
+    per_cent = [100 * math.expm1(x) for x in (told.estimate, told.low, told.high)]
+    return f"{per_cent[0]:+.2f} % [{per_cent[1]:+.2f}, {per_cent[2]:+.2f}]"
