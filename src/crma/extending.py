@@ -24,7 +24,7 @@ from crma.learning import Data, split_of
 from crma.model.adapters import Weights, rank_of, to_file
 from crma.model.fold import blend
 from crma.route.centroid import Router
-from crma.route.seen import retyped_of
+from crma.route.retyping import retyped_of
 from crma.session import Session, session_data
 from crma.stack.layout import WORK, DomainRecord, Extension
 from crma.train.config import LearnConfig, derived_seed

@@ -22,7 +22,8 @@ from crma.model.base import Base, Precision, load_base
 from crma.model.fold import Factors, absorb, factors, fold, folded_rank, weighted_sum
 from crma.route.background import BACKGROUND_PROMPTS
 from crma.route.centroid import Router
-from crma.route.seen import FEATURES, FeatureKind, retyped_of, seen_of
+from crma.route.retyping import retyped_of
+from crma.route.seen import FEATURES, FeatureKind, seen_of
 from crma.stack.layout import BaseReference, Fit
 from crma.stack.stack import Stack
 from crma.train.config import LearnConfig

@@ -33,7 +33,8 @@ from crma.model.base import Base, load_base
 from crma.route.background import BACKGROUND_PROMPTS
 from crma.route.centroid import Router
 from crma.route.conversation import route_conversation
-from crma.route.seen import FEATURES, RETYPED, FeatureKind, in_haste, retyped_of, seen_of, with_slips, with_words
+from crma.route.retyping import RETYPED, in_haste, retyped_of, with_slips
+from crma.route.seen import FEATURES, FeatureKind, seen_of, with_words
 from crma.types import Example, Route, Split
 
 __all__ = ["SETS", "measure_routing"]

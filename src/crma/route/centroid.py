@@ -148,7 +148,7 @@ class Router:
             documents: what each prompt that calibrates (or, without such, each training prompt) came from, see
                 `calibrate`; None where each stands alone.
             retyped: two times [K, D], some of the domain's prompts as they are and as people type them in haste
-                (`crma.route.seen.in_haste`): the choice between domains then minds the typing less.
+                (`crma.route.retyping`): the choice between domains then minds the typing less.
         """
         check_domain_name(name)
         if name in self.statistics:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,17 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from crma.model.features import prompt_features, prompt_words
 from crma.route.words import BUCKETS, columns, packed
 
-__all__ = [
-    "FEATURES",
-    "HIDDEN_STATES",
-    "RETYPED",
-    "FeatureKind",
-    "in_haste",
-    "retyped_of",
-    "seen_of",
-    "with_slips",
-    "with_words",
-]
+__all__ = ["FEATURES", "HIDDEN_STATES", "FeatureKind", "seen_of", "with_words"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,11 +29,6 @@ class FeatureKind:
     def columns(self) -> int:
         """How many of a row's last numbers are words."""
         return columns(self.words)
-
-
-_SLIPS = 0.2
-_WORD = re.compile(r"[^\W\d_]{4,}")
-RETYPED = 256  # prompts of a domain that are read once more, typed in haste
 
 
 HIDDEN_STATES = FeatureKind()
@@ -72,36 +55,3 @@ def with_words(
         return hidden_NH
     words = prompt_words(tokenizer, texts, max_length=kind.tokens)
     return np.concatenate([hidden_NH, packed(words, kind.words)], axis=1)
-
-
-def retyped_of(
-    prompts: Sequence[str], features_ND: np.ndarray, features: Callable[[Sequence[str]], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features [K, D] of at most 256 of the prompts, spread evenly over them, as they are and as typed in haste: in
-    lower case, without a mark at the end, and with slips.
-
-    Args:
-        features_ND: of all the prompts, as they are.
-        features: texts -> features of the same kind.
-    """
-    some = np.linspace(0, len(prompts) - 1, num=min(len(prompts), RETYPED)).round().astype(int)
-    return features_ND[some], features([in_haste(with_slips(prompts[int(i)])) for i in some])
-
-
-def in_haste(prompt: str) -> str:
-    """As people type: lower case, no mark at the end."""
-    return prompt.lower().rstrip(" .?!:") or prompt
-
-
-def with_slips(prompt: str) -> str:
-    """In every fifth word of four letters or more two neighbours within it change places; which, the prompt decides."""
-    draw = random.Random(prompt)
-
-    def slip(word: re.Match[str]) -> str:
-        text = word[0]
-        if draw.random() >= _SLIPS:
-            return text
-        i = draw.randrange(1, len(text) - 2)
-        return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
-
-    return _WORD.sub(slip, prompt)

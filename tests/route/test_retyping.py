@@ -13,7 +13,7 @@ from crma.errors import ConfigError
 from crma.route.arrays import router_of
 from crma.route.centroid import Router
 from crma.route.gaussian import Gaussian
-from crma.route.seen import RETYPED, in_haste, retyped_of, with_slips
+from crma.route.retyping import RETYPED, in_haste, retyped_of, with_slips
 
 DIMENSION = 24
 APART = np.eye(DIMENSION)[0]  # two siblings differ along this axis, and so does the typing
