@@ -18,6 +18,7 @@ from crma.data.worlds import make_world
 from crma.errors import ConfigError, DataError, StackLockedError, UnknownDomainError
 from crma.extending import Extended
 from crma.model.adapters import Weights
+from crma.route.retyping import retyped_of
 from crma.stack.layout import DomainRecord
 from crma.stack.stack import Stack
 from crma.train.promotion import Held, gain
@@ -189,11 +190,14 @@ def test_the_router_counts_the_new_rows(once: Once):
     assert before is not None
     assert before.statistics["medicine"].own.count == len(OLD.train)
     assert router.statistics["medicine"].own.count == len(OLD.train) + len(NEW.train)
+    prompts = [e.prompt for e in NEW.train]
+    own = once.model.features(prompts)
     expected = before.with_more(
         "medicine",
-        once.model.features([e.prompt for e in NEW.train]),
+        own,
         once.model.features([e.prompt for e in (*OLD.validation, *NEW.validation)]),
         documents=[e.group for e in (*OLD.validation, *NEW.validation)],
+        retyped=retyped_of(prompts, own, once.model.features),
     )
     assert router == expected
 
