@@ -22,12 +22,14 @@ def view(acc: list[float], logs: list[float], **more: Any) -> dict[str, Any]:
         "tasks": {
             "arc_challenge": {
                 "n": len(acc),
+                "shots": 5,
                 "metrics": {"acc": {"value": sum(acc) / len(acc), "stderr": None, "higher_is_better": True}},
                 "items": {"acc": acc},
                 **more,
             },
             "wikitext": {
                 "n": len(logs),
+                "shots": 0,
                 "metrics": {"word_perplexity": {"value": perplexity, "stderr": None, "higher_is_better": False}},
                 "items": {"loglikelihood": logs, "words": words},
                 **({"routed_to": {"base": len(logs)}} if more else {}),
@@ -90,6 +92,7 @@ def test_the_words_say_which_stack_and_rows():
     assert "lm-evaluation-harness 0.4.9" in said
     assert "at most 100 rows" in said
     assert "seed 3" in said
+    assert "in the prompt: ARC-Challenge 5, others none." in said
 
 
 def test_no_receipt_no_table(tmp_path: Path):

@@ -13,7 +13,7 @@ from crma.errors import ConfigError
 from crma.route.arrays import router_of
 from crma.route.centroid import Router
 from crma.route.gaussian import Gaussian
-from crma.route.retyping import RETYPED, in_haste, retyped_of, with_slips
+from crma.route.retyping import RETYPED, as_typed, in_haste, retyped_of, with_slips
 
 DIMENSION = 24
 APART = np.eye(DIMENSION)[0]  # two siblings differ along this axis, and so does the typing
@@ -122,7 +122,7 @@ def test_some_prompts_are_read_once_more_from_the_first_to_the_last():
     assert tidy[0, 0] == 0
     assert tidy[-1, 0] == len(prompts) - 1
     assert len(np.unique(tidy)) == RETYPED
-    assert asked[0] == "prompt 0" == in_haste(with_slips("Prompt 0?"))
+    assert asked[0] == as_typed("Prompt 0?") == in_haste(with_slips("Prompt 0?"))
     assert all(text == text.lower() for text in asked)
     assert any("prompt" not in text for text in asked)
 

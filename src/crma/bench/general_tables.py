@@ -68,7 +68,13 @@ def read_general(folder: Path) -> General | None:
         if not isinstance(content, dict) or content.get("kind") != "general":
             continue
         if found is not None:
-            raise DataError("two receipts are of the same", where=file, got="general", next_step="move one away")
+            raise DataError(
+                "two receipts are of the same",
+                where=str(file),
+                expected="one receipt of general ability",
+                got="a second one",
+                next_step="move one of them away",
+            )
         found = validated(General, content, file, COMMAND)
     return found
 
@@ -76,13 +82,16 @@ def read_general(folder: Path) -> General | None:
 def general_made(receipt: General) -> str:
     """What the table is of, in words."""
     told = receipt.base
+    shots = {_NAMES.get(task, task): of["shots"] for task, of in told["tasks"].items() if of["shots"]}
+    examples = ", ".join(f"{name} {number}" for name, number in shots.items())
     return (
         f"`{COMMAND}` on a stack that learnt {', '.join(receipt.domains)}: {told['harness']} "
         f"{told['versions']['lm_eval']} on local files, at most {receipt.limit or 'all'} rows a benchmark, drawn with "
-        f"seed {receipt.seed}; worked examples in the prompt: MMLU 5, GSM8K 5, others none. *Routed*: each question "
-        "goes where the router sends it, and what it leaves to the base is answered by it bit for bit; *sent to a "
-        "domain* counts the others. *Difference*: routed less base, in points, paired bootstrap over the rows, 95 %; "
-        "of a perplexity in per cent of it. *Always on*: the adapter of the domain that was learnt last answers all."
+        f"seed {receipt.seed}; worked examples in the prompt: {examples or 'none'}{', others none' * bool(shots)}. "
+        "*Routed*: each question goes where the router sends it, and what it leaves to the base is answered by it bit "
+        "for bit; *sent to a domain* counts the others. *Difference*: routed less base, in points, paired bootstrap "
+        "over the rows, 95 %; of a perplexity in per cent of it. *Always on*: the adapter of the domain that was "
+        "learnt last answers all."
     )
 
 

@@ -24,7 +24,7 @@ def arrivals(
     """Each domain's rows in four orders of arrival.
 
     Args:
-        rows: a domain's features [N, D], and those of the same prompts typed in haste.
+        rows: a domain's features [N, D], and those of the same prompts `as_typed`.
         empty: a router of no domain.
         full: one that knows all of these domains, for rows in which nothing is new.
     """

@@ -49,6 +49,8 @@ def measure_general(
         raise ConfigError(
             "this receipt is there already",
             where=str(receipt),
+            expected="a place where no file is",
+            got="a file",
             next_step="move it away, or choose another --receipt; no receipt is overwritten",
         )
     names = [d.name for d in model.stack.manifest.domains]

@@ -33,7 +33,7 @@ from crma.model.base import Base, load_base
 from crma.route.background import BACKGROUND_PROMPTS
 from crma.route.centroid import Router
 from crma.route.conversation import route_conversation
-from crma.route.retyping import RETYPED, in_haste, retyped_of, with_slips
+from crma.route.retyping import RETYPED, as_typed, in_haste, mistyped, retyped_of, with_slips
 from crma.route.seen import FEATURES, FeatureKind, seen_of, with_words
 from crma.types import Example, Route, Split
 
@@ -47,7 +47,6 @@ _ARRIVE = 250  # rows a domain that arrive without its name
 _SHORT = 8  # tokens of a turn through which the simplest rule keeps the subject
 _BATCH = 256  # texts between two savings of what is known
 _EVERY = 4  # of other domains' test rows one in so many, beside those of one that was not learnt
-_GAPS = 0.2  # of the words of four letters and more
 _SPEED_DOMAINS = 1000  # made up, for the time a query takes
 
 
@@ -321,7 +320,7 @@ def _arrived(
             retyped=retyped_of(first, own, features.of),
         )
     arriving = {
-        d: (features.of(second), features.of([in_haste(p) for p in second])) for d, (_, second) in halves.items()
+        d: (features.of(second), features.of([as_typed(p) for p in second])) for d, (_, second) in halves.items()
     }
     return RoutingReceipt(
         **_told(name, seed, base, router, rows),
@@ -422,15 +421,13 @@ def _conversations(
 
 
 def _with_gaps(prompt: str) -> str:
-    """In every fifth word of four letters or more one within it is missing. No router is taught with such."""
-    draw = random.Random(prompt)
+    """In every fifth longer word a letter within it is missing. No router is taught with such."""
 
-    def gap(word: re.Match[str]) -> str:
-        text = word[0]
-        i = draw.randrange(1, len(text) - 1)
-        return text if draw.random() >= _GAPS else text[:i] + text[i + 1 :]
+    def leave_out(word: str, draw: random.Random) -> str:
+        i = draw.randrange(1, len(word) - 1)
+        return word[:i] + word[i + 1 :]
 
-    return re.sub(r"[^\W\d_]{4,}", gap, prompt)
+    return mistyped(prompt, leave_out)
 
 
 # TruthfulQA's categories that one of the five domains has a claim on.

@@ -13,8 +13,8 @@ __all__ = ["ISOTROPY", "Gaussian", "Lens"]
 
 _AXES = 32  # 64 and all 576 measured alike, 0 lost 1 to 6 points of accuracy
 ISOTROPY = 3.0  # trace of the isotropic part; a scatter has at most 1; from 1 to 10: within 3 points of accuracy
-# What the typing moves, as a part of the scatter: hasty prompts of nine medical sources go right 7 points more often,
-# tidy ones .2 less; with 1 in its place 7 and .9 (LOG.md).
+# What the typing moves, as a part of the scatter. Measured before slips were added: hasty prompts of nine medical
+# sources went right 7 points more often, tidy ones .2 less; with 1 in its place 8 and .9 (LOG.md).
 _TYPING = 0.3
 
 
