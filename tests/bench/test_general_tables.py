@@ -18,7 +18,7 @@ def view(acc: list[float], logs: list[float], **more: Any) -> dict[str, Any]:
     perplexity = math.exp(-sum(logs) / sum(words))
     return {
         "harness": "lm-evaluation-harness",
-        "versions": {"lm_eval": "0.4.9"},
+        "versions": {"lm-eval": "0.4.9"},
         "tasks": {
             "arc_challenge": {
                 "n": len(acc),

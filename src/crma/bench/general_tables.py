@@ -86,7 +86,7 @@ def general_made(receipt: General) -> str:
     examples = ", ".join(f"{name} {number}" for name, number in shots.items())
     return (
         f"`{COMMAND}` on a stack that learnt {', '.join(receipt.domains)}: {told['harness']} "
-        f"{told['versions']['lm_eval']} on local files, at most {receipt.limit or 'all'} rows a benchmark, drawn with "
+        f"{told['versions']['lm-eval']} on local files, at most {receipt.limit or 'all'} rows a benchmark, drawn with "
         f"seed {receipt.seed}; worked examples in the prompt: {examples or 'none'}{', others none' * bool(shots)}. "
         "*Routed*: each question goes where the router sends it, and what it leaves to the base is answered by it bit "
         "for bit; *sent to a domain* counts the others. *Difference*: routed less base, in points, paired bootstrap "
