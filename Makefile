@@ -8,7 +8,7 @@ READY := $(VENV)/.crma-ready
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: $(READY)  ## learn three fictional domains in sequence and write demo-report.html (about 4 minutes)
+demo: $(READY)  ## learn three fictional domains in sequence and write demo-report.html (about 5 minutes)
 	@echo "crma: running the demo; the report will be demo-report.html"
 	@$(BIN)/crma demo
 
