@@ -31,7 +31,8 @@ def test_both_methods_learn_the_same_rows_with_as_many_numbers(made):
     naive, crma = result["methods"]["naive"], result["methods"]["crma"]
     assert [len(m["exact"]) for m in (naive, crma)] == [4, 4]
     assert naive["exact"][0] == crma["exact"][0]
-    assert naive["trained_parameters"] == pytest.approx(crma["trained_parameters"], rel=0.06)
+    a_rank = naive["trained_parameters"] / naive["rank"]
+    assert 0 <= naive["trained_parameters"] - crma["trained_parameters"] < a_rank
     assert len(result["steps"]["naive"]) == len(result["steps"]["crma"])
     assert any(s["grad_backbone"] for s in result["steps"]["crma"])
 

@@ -20,9 +20,9 @@ from crma.data.render import end_of_turn_ids, render_prompt
 from crma.data.worlds import is_exact_match, make_world, strangers
 from crma.errors import ConfigError
 from crma.generate.engine import generate
-from crma.model.architecture import linear_shape, lora_targets
 from crma.model.backbone import BackboneConfig
 from crma.model.base import Base, load_base
+from crma.model.matching import matched_rank, trained_numbers
 from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
 from crma.train.methods.naive import learn_naively
@@ -49,7 +49,7 @@ class _Clock:
         self.began = self.working_since = time.perf_counter()
 
     def ready(self) -> None:
-        """What came before (loading, converting once) says nothing about the pace of what follows."""
+        """What came before (loading, converting once, the base's answers) says nothing about the pace of learning."""
         self.working_since = time.perf_counter()
 
     def __call__(self, text: str, work: float = 0.0) -> None:
@@ -79,21 +79,20 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
     config = LearnConfig(epochs=7, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-3, batch_size=3, max_length=128, seed=seed)
     asked = [(name, e) for name in DOMAINS for e in worlds[name].test]
     steps = round(config.epochs * -(-len(worlds[DOMAINS[0]].train) // config.batch_size))
-    clock = _Clock(say, work=2 * len(DOMAINS) * steps + _ASKING * (2 * len(DOMAINS) + 2))
+    clock = _Clock(say, work=2 * len(DOMAINS) * steps + _ASKING * (2 * len(DOMAINS) + 1))
 
     clock(f"the base model: {base} (the first time it is converted, half a minute)")
     model = ContinualModel.create(folder, base=base, backbone=BackboneConfig(seed=seed))
-    clock.ready()
     untouched = [
         r.text for r in model.ask_many([e.prompt for _, e in asked], domain="base", max_new_tokens=ANSWER_TOKENS)
     ]
-    clock.step(_ASKING)
     base_exact = _exact(asked, untouched)
+    clock.ready()
     clock(f"asked {len(asked)} questions about invented facts, the base knows {_share(base_exact)}")
 
     crma = _learn_with_crma(model, worlds, config, asked, base_exact, clock)
     # The naive adapter gets as many trained parameters as LoRA and backbone have together.
-    matched = _matched_rank(model, config.rank)
+    matched = matched_rank(model.base.model, rank=config.rank, directions=_directions(model))
     naive = _learn_naively(
         load_base(base), worlds, config.model_copy(update={"rank": matched}), asked, base_exact, clock
     )
@@ -199,7 +198,8 @@ def _learn_with_crma(
         "loss": [untouched, *losses],
         "drift_pct": [drift_pct(losses[i][i], losses[-1][i]) for i in range(len(worlds))],
         "seconds": time.perf_counter() - began,
-        "trained_parameters": config.rank * _numbers_a_rank(model) + _shared_numbers(model),
+        "rank": config.rank,
+        "trained_parameters": trained_numbers(model.base.model, rank=config.rank, directions=_directions(model)),
         "answers": answers,
         "routes": routes,
         "steps": steps,
@@ -239,6 +239,7 @@ def _learn_naively(
         "loss": [list(matrix.base), *(list(row) for row in matrix.rows)],
         "drift_pct": _drifts(matrix),
         "seconds": time.perf_counter() - began,
+        "rank": config.rank,
         "trained_parameters": sum(p.numel() for p in adapters.parameters("naive").values()),
         "answers": list(answers),
         "steps": steps,
@@ -295,18 +296,9 @@ def _step_line(value: Mapping[str, Any], before: int) -> dict[str, Any]:
     }
 
 
-def _matched_rank(model: ContinualModel, rank: int) -> int:
-    return rank + round(_shared_numbers(model) / _numbers_a_rank(model))
-
-
-def _numbers_a_rank(model: ContinualModel) -> int:
-    """Of a LoRA as it is trained: one that is served may have become larger, to stand alone."""
-    shapes = [linear_shape(model.base.model.get_submodule(t)) or (0, 0) for t in lora_targets(model.base.model)]
-    return sum(d_in + d_out for d_in, d_out in shapes)
-
-
-def _shared_numbers(model: ContinualModel) -> int:
-    return sum(p.numel() for p in model.backbone.parameters()) if model.backbone else 0
+def _directions(model: ContinualModel) -> int:
+    assert model.backbone is not None  # the demo's stack is made with one
+    return model.backbone.config.directions
 
 
 def _drifts(matrix: Matrix) -> list[float | None]:

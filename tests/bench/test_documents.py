@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crma.bench.demo_table import demo_table
+from crma.bench.demo_table import demo_sentence, demo_table
 from crma.bench.general_tables import read_general
 from crma.bench.numbers import check_document, check_whole
 from crma.bench.quality import read_quality
@@ -21,7 +21,19 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_readme_shows_what_the_demo_came_to():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert demo_table(json.loads((ROOT / "results" / "demo.json").read_text())) in readme
+    shown = json.loads((ROOT / "results" / "demo.json").read_text())
+    assert demo_table(shown) in readme
+    assert demo_sentence(shown) in " ".join(readme.split())
+
+
+def test_the_demo_says_which_domain_answers_fewer():
+    after = {"exact": [[0, 0, 0], [1, 0, 0], [0.5, 1, 0], [0.5, 1, 1]], "loss": [[3] * 3, [0.1, 3, 3], [0.2, 0.3, 3]]}
+    after["loss"].append([0.4, 0.3, 0.2])
+    shown = {"domains": ["a", "b", "c"], "methods": {"crma": after}}
+    told = "Since its own lesson a answered fewer; test loss in nats: a 0.1000 → 0.4000, b 0.3000 → 0.3000."
+    assert demo_sentence(shown) == told
+    after["exact"][-1] = [1, 1, 1]
+    assert demo_sentence(shown).startswith("Since its own lesson no domain answered fewer;")
 
 
 def test_the_documents_hold_the_numbers_of_the_receipts():

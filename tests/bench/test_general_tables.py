@@ -95,6 +95,13 @@ def test_the_words_say_which_stack_and_rows():
     assert "in the prompt: ARC-Challenge 5, others none." in said
 
 
+@pytest.mark.parametrize(("shots", "said"), [((0, 0), "prompt: none."), ((5, 2), "ARC-Challenge 5, WikiText-2 2.")])
+def test_the_words_say_how_many_worked_examples(shots: tuple[int, int], said: str):
+    told = receipt()
+    told["base"]["tasks"]["arc_challenge"]["shots"], told["base"]["tasks"]["wikitext"]["shots"] = shots
+    assert said in general_made(General(**told))
+
+
 def test_no_receipt_no_table(tmp_path: Path):
     assert read_general(tmp_path) is None
     assert general_tables(None) == {}
@@ -112,8 +119,9 @@ def test_it_is_found_and_a_part_of_a_run_is_not(tmp_path: Path):
         read_general(tmp_path)
 
 
-def test_one_that_is_broken_is_named(tmp_path: Path):
-    (tmp_path / "general.json").write_text(json.dumps(receipt(seed="three")))
+@pytest.mark.parametrize("broken", [{"seed": "three"}, {"base": {**receipt()["base"], "versions": {"lm_eval": "1"}}}])
+def test_one_that_is_broken_is_named(tmp_path: Path, broken: dict[str, Any]):
+    (tmp_path / "general.json").write_text(json.dumps(receipt(**broken)))
     with pytest.raises(DataError) as told:
         read_general(tmp_path)
     assert "general.json" in str(told.value)

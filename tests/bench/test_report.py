@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from toy_receipts import toy_receipt, toy_suite
 
-from crma.bench.receipt import Answers, write_receipt
+from crma.bench.ahead_table import AHEAD
+from crma.bench.receipt import NOWHERE, Answers, write_receipt
 from crma.bench.report import COMMAND, results_markdown, write_report
 from crma.bench.result_tables import result_tables
 from crma.errors import DataError
@@ -175,3 +176,23 @@ def test_it_says_which_routed_runs_had_an_older_router():
     mixed = [of_words[0], *toy_suite()[1:]]
     assert "1 of 2 routed runs had a router that did not look at words yet." in results_markdown(mixed, "figures")
     assert "did not look at words" not in results_markdown(of_words, "figures")
+
+
+def test_what_became_of_a_domain_before_it_was_learnt():
+    (crma,) = [r for r in toy_suite() if r.condition == "crma"]
+    ahead = crma.measurements[0].model_copy(
+        update={"after": 1, "domain": "code", "view": "routed", "losses": (4.5, 5.5)}
+    )
+    told = crma.model_copy(
+        update={"measurements": (*crma.measurements, ahead), "routes_ahead": {"code": {"law": 1, NOWHERE: 1}}}
+    )
+    assert "small/far/ahead" not in result_tables([crma])
+    tables = result_tables([told])
+    # base 6.0, as routed (1 · 4.5 + 3 · 5.5) / 4 = 5.25: 12.5 % better
+    (row,) = list(_rows(tables["small/far/ahead"]).items())[2:]
+    assert row[0] == "code"
+    assert row[1][:3] == ["1 of 2 (50%)", "6.0000", "5.2500"]
+    assert row[1][3].startswith("+12.50 % [")
+    assert result_tables([told])["small/far/methods"] == result_tables([crma])["small/far/methods"]
+    assert AHEAD in results_markdown([told], "figures")
+    assert AHEAD not in results_markdown([crma], "figures")

@@ -8,12 +8,12 @@ import torch
 from toys import toy_model
 
 from crma.benchmark.conditions import CONDITIONS, condition_named
-from crma.benchmark.matching import matched_rank
 from crma.benchmark.recipes import CLAIM, CONTROLS, RECIPES, recipe_named
 from crma.errors import ConfigError
 from crma.model.adapters import AdapterConfig, Adapters
 from crma.model.backbone import BackboneConfig, attach_backbone
 from crma.model.base import load_skeleton
+from crma.model.matching import matched_rank, trained_numbers
 
 PLAN = RECIPES["smoke"].streams["worlds"]
 
@@ -68,6 +68,7 @@ def test_the_control_trains_no_fewer_numbers_than_crma_and_less_than_a_rank_more
         return count
 
     matched = matched_rank(toy_model(), rank=3, directions=4)
+    assert trained_numbers(toy_model(), rank=3, directions=4) == numbers(3) + shared
     assert numbers(matched - 1) < numbers(3) + shared <= numbers(matched)
 
 

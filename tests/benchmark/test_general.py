@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from crma import BackboneConfig, ContinualModel, LearnConfig
+from crma.bench.general_tables import general_made, general_tables, read_general
 from crma.data.worlds import make_world
 from crma.errors import ConfigError
 
@@ -23,8 +24,11 @@ def test_rows_left_to_the_base_are_answered_by_it(shared_data: Path, toy_base: P
     model.learn("medicine", make_world("medicine", entities=2).split, config)
     receipt = tmp_path / "general.json"
     found = measure_general(model, shared_data / "benchmarks", receipt, tasks=("winogrande",), limit=6)
-    kept = json.loads(receipt.read_text())
-    assert kept["domains"] == ["medicine"]
+    kept = read_general(tmp_path)
+    assert kept is not None
+    assert kept.domains == ("medicine",)
+    assert "WinoGrande" in general_tables(kept)["general"]
+    assert f"lm-evaluation-harness {kept.base.versions.lm_eval}" in general_made(kept)
     base, routed, always = (found[view]["tasks"]["winogrande"] for view in ("base", "routed", "always"))
     assert base["rows"] == routed["rows"] == always["rows"]
     right = {view: measured["items"]["acc"] for view, measured in (("base", base), ("routed", routed))}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from crma.bench.receipt import validated
 from crma.bench.statistics import paired_bootstrap
@@ -37,8 +37,32 @@ _METRICS: Mapping[str, str] = {
 }
 
 
+class Versions(BaseModel):
+    lm_eval: str = Field(alias="lm-eval")
+
+
+class Metric(BaseModel):
+    value: float
+
+
+class Task(BaseModel):
+    n: int
+    shots: int
+    metrics: dict[str, Metric]
+    items: dict[str, list[float]]
+    routed_to: dict[str, int] | None = None
+
+
+class View(BaseModel):
+    """As `crma.bench.general.evaluate_general` returns it, of which the tables read this much."""
+
+    harness: str
+    versions: Versions
+    tasks: dict[str, Task]
+
+
 class General(BaseModel):
-    """A receipt; the views are as `crma.bench.general.evaluate_general` returns them."""
+    """A receipt of `crma bench general`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,9 +73,9 @@ class General(BaseModel):
     limit: int | None
     shots: dict[str, int]
     seed: int
-    base: dict[str, Any]
-    routed: dict[str, Any]
-    always: dict[str, Any] | None = None  # the last domain's adapter; a stack without a domain has none
+    base: View
+    routed: View
+    always: View | None = None  # the last domain's adapter; a stack without a domain has none
     made: str
     machine: dict[str, Any]
 
@@ -82,12 +106,14 @@ def read_general(folder: Path) -> General | None:
 def general_made(receipt: General) -> str:
     """What the table is of, in words."""
     told = receipt.base
-    shots = {_NAMES.get(task, task): of["shots"] for task, of in told["tasks"].items() if of["shots"]}
-    examples = ", ".join(f"{name} {number}" for name, number in shots.items())
+    shots = {_NAMES.get(task, task): of.shots for task, of in told.tasks.items() if of.shots}
+    examples = [f"{name} {number}" for name, number in shots.items()]
+    if len(shots) < len(told.tasks):
+        examples.append("others none" if shots else "none")
     return (
-        f"`{COMMAND}` on a stack that learnt {', '.join(receipt.domains)}: {told['harness']} "
-        f"{told['versions']['lm-eval']} on local files, at most {receipt.limit or 'all'} rows a benchmark, drawn with "
-        f"seed {receipt.seed}; worked examples in the prompt: {examples or 'none'}{', others none' * bool(shots)}. "
+        f"`{COMMAND}` on a stack that learnt {', '.join(receipt.domains)}: {told.harness} "
+        f"{told.versions.lm_eval} on local files, at most {receipt.limit or 'all'} rows a benchmark, drawn with "
+        f"seed {receipt.seed}; worked examples in the prompt: {', '.join(examples)}. "
         "*Routed*: each question goes where the router sends it, and what it leaves to the base is answered by it bit "
         "for bit; *sent to a domain* counts the others. *Difference*: routed less base, in points, paired bootstrap "
         "over the rows, 95 %; of a perplexity in per cent of it. *Always on*: the adapter of the domain that was "
@@ -103,21 +129,20 @@ def general_tables(receipt: General | None) -> dict[str, str]:
         f"{receipt.domains[-1] if receipt.domains else 'no domain'} always on |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for task, base in receipt.base["tasks"].items():
-        routed = receipt.routed["tasks"][task]
-        always = receipt.always["tasks"][task] if receipt.always else None
-        sent = base["n"] - routed["routed_to"].get("base", 0)
-        for metric, of in base["metrics"].items():
-            values = [of["value"], routed["metrics"][metric]["value"]]
-            last = _value(metric, always["metrics"][metric]["value"]) if always else "-"
+    for task, base in receipt.base.tasks.items():
+        routed = receipt.routed.tasks[task]
+        always = receipt.always.tasks[task] if receipt.always else None
+        sent = base.n - (routed.routed_to or {}).get("base", 0)
+        for metric, of in base.metrics.items():
             cells = (
                 str(_NAMES.get(task, task)),
                 str(_METRICS.get(metric, metric)),
-                f"{base['n']}",
-                *(_value(metric, value) for value in values),
-                _difference(metric, base["items"], routed["items"]),
-                f"{100 * sent / base['n']:.0f}%",
-                last,
+                f"{base.n}",
+                _value(metric, of.value),
+                _value(metric, routed.metrics[metric].value),
+                _difference(metric, base.items, routed.items),
+                f"{100 * sent / base.n:.0f}%",
+                _value(metric, always.metrics[metric].value) if always else "-",
             )
             lines.append(f"| {' | '.join(cells)} |")
     return {GENERAL: "\n".join(lines)}

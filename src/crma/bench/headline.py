@@ -33,6 +33,7 @@ __all__ = [
     "interval",
     "mean_loss",
     "nested_mean",
+    "paired_interval",
     "preferred_recipe",
 ]
 
@@ -89,6 +90,15 @@ class Run:
         if receipt is None or method in ("base", "joint"):
             return None
         return self._measured(receipt, "floating", {d: i + 1 for i, d in enumerate(self.order)})
+
+    def ahead(self, method: str) -> tuple[dict[str, Measurement], dict[str, Measurement]] | None:
+        """(as routed by what had been learnt before it, under the base) of each domain but the first."""
+        receipt = self.receipt(method)
+        if receipt is None:
+            return None
+        routed = {d: m for i, d in enumerate(self.order) if i and (m := receipt.find("routed", i, d)) is not None}
+        base = {d: m for d in routed if (m := receipt.find("base", 0, d)) is not None}
+        return (routed, base) if routed and len(base) == len(routed) else None
 
     def loss(self, method: str, view: View | None = None) -> float | None:
         """L at the end."""
@@ -245,13 +255,21 @@ def interval(
     averaged and not drawn again: the interval speaks of these runs on other test rows, of one domain if named.
     """
     pairs = [(r, a, b) for r in runs if (a := r.at_end(ours, view)) and (b := r.at_end(theirs, view))]
+    if domain is not None:
+        pairs = [(r, {domain: a[domain]}, {domain: b[domain]}) for r, a, b in pairs]
+    return paired_interval(pairs)
+
+
+def paired_interval(
+    pairs: Sequence[tuple[Run, Mapping[str, Measurement], Mapping[str, Measurement]]],
+) -> list[float] | None:
+    """`interval` of any two measurements of the same domains in each run: (run, ours, theirs)."""
     weights = _weights([r for r, _, _ in pairs])
     # A stratum is a domain's test rows; where a seed has rows of its own, they are a stratum of their own.
     strata: dict[str, list[tuple[float, Measurement, Measurement]]] = {}
     for (run, us, them), weight in zip(pairs, weights, strict=True):
-        chosen = run.order if domain is None else (domain,)
-        scale = weight / len(chosen) / mean_loss({d: them[d] for d in chosen})
-        for d in chosen:
+        scale = weight / len(them) / mean_loss(them)
+        for d in them:
             rows = next(iter(run.receipts.values())).data.get(d, {}).get("test", run.name)
             strata.setdefault(f"{run.stream}/{d}/{rows}", []).append((scale, us[d], them[d]))
     if not strata:

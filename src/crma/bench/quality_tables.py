@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
+from crma.bench.cells import markdown_table
 from crma.bench.quality import (
     MECHANICAL,
     Blind,
@@ -19,7 +20,6 @@ from crma.bench.quality import (
     pooled,
     relative_difference,
 )
-from crma.bench.routing_tables import markdown_table
 from crma.bench.statistics import Bootstrap, wilson
 
 __all__ = ["QUALITY_TITLES", "quality_made", "quality_tables"]

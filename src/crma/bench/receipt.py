@@ -20,6 +20,7 @@ from crma.types import Matrix
 
 __all__ = [
     "KNOWS_NO_ORDER",
+    "NOWHERE",
     "Answers",
     "Measurement",
     "Receipt",
@@ -35,9 +36,12 @@ KNOWS_NO_ORDER = frozenset({"base", "joint", "frozen", "frozen-small", "frozen-u
 R = TypeVar("R", bound=BaseModel)
 _PACKAGES = ("crma", "torch", "transformers", "peft", "accelerate", "numpy", "safetensors")
 
+NOWHERE = "None"  # what `Receipt.routes` calls the untouched base
+
 # Under what a domain's rows were scored. base: the untouched base. floating: what the method ends with after `after`
 # domains (one adapter, or the domain's adapter under the last backbone). pinned: the domain's adapter under the
-# snapshot it is verified on. routed, random, single, tfidf: what serves it when that router chooses.
+# snapshot it is verified on. routed, random, single, tfidf: what serves it when that router chooses, at the end;
+# "routed" also of each domain just before it is learnt.
 View = Literal["base", "floating", "pinned", "routed", "random", "single", "tfidf"]
 
 
@@ -108,6 +112,7 @@ class Receipt(BaseModel):
     measurements: tuple[Measurement, ...]
     answers: tuple[Answers, ...] = ()  # at the end, where the stream's questions have one right answer
     routes: Mapping[str, Mapping[str, int]] = Field(default_factory=dict)  # domain -> where its test rows went -> rows
+    routes_ahead: Mapping[str, Mapping[str, int]] = Field(default_factory=dict)  # the same just before it was learnt
     # What the router is made of that "routed" was measured with; empty: of before this was written down, when it was
     # hidden states alone.
     router: Mapping[str, Any] = Field(default_factory=dict)
@@ -147,7 +152,7 @@ class Receipt(BaseModel):
         """The same run told as one of another order, for a condition of KNOWS_NO_ORDER.
 
         What was measured after the i-th domain was measured on that domain alone, and moves with it; what was measured
-        at the end stays at the end.
+        at the end stays at the end; how a domain was routed before it was learnt depends on the order and is left out.
 
         Raises:
             DataError: the condition depends on the order, or these are other domains.
@@ -164,8 +169,9 @@ class Receipt(BaseModel):
         moved = [
             m if at_once or m.view != "floating" else m.model_copy(update={"after": order.index(m.domain) + 1})
             for m in self.measurements
+            if m.view != "routed" or m.after == len(self.order)
         ]
-        return self.model_copy(update={"order": order, "measurements": tuple(moved)})
+        return self.model_copy(update={"order": order, "measurements": tuple(moved), "routes_ahead": {}})
 
     def just_after(self) -> dict[str, float]:
         """R[i][i] a domain; for what learns all at once, its end."""

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crma.bench.ahead_table import AHEAD
+from crma.bench.cells import called, count
 from crma.bench.figures import draw_figures, figure_plans
 from crma.bench.general_tables import GENERAL, General, general_made, read_general
 from crma.bench.headline import Run, group_runs, headline
 from crma.bench.quality import Quality, read_quality
 from crma.bench.quality_tables import QUALITY_TITLES, quality_made
 from crma.bench.receipt import Receipt, read_receipts
-from crma.bench.result_tables import called, count, result_tables, streams_of
+from crma.bench.result_tables import result_tables, streams_of
 from crma.bench.routing import RoutingReceipt, read_routing
 from crma.bench.routing_tables import TITLES
 from crma.bench.studies import whole
@@ -89,11 +91,13 @@ def results_markdown(
             ("runs", "Each run, at the end"),
             ("shares", "Share of each proposed backbone that was accepted"),
             ("routers", "Routers, at the end"),
+            ("ahead", "Each domain's questions before it is learnt"),
             ("answers", "Questions with one right answer, at the end"),
             ("compared", "Who answers which of them"),
         ):
             if f"{key}/{name}" in tables and not (name == "methods" and key in chosen):
-                parts += [f"### {title}", marked(f"{key}/{name}", tables[f"{key}/{name}"])]
+                said = [AHEAD] if name == "ahead" else []
+                parts += [f"### {title}", *said, marked(f"{key}/{name}", tables[f"{key}/{name}"])]
         folder = Path(figures_folder).as_posix()
         parts += [f"![{p.caption}]({folder}/{p.file})" for p in plans if f"{p.recipe}/{p.stream}" == key]
     if general is not None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from crma.bench.ahead_table import ahead_table
+from crma.bench.cells import NONE, bounded, called, count, markdown_table, nats, percent, plain, size
 from crma.bench.figures import spectral_steps
 from crma.bench.general_tables import General, general_tables
 from crma.bench.headline import RECIPES, Run, average, group_runs, headline, interval
 from crma.bench.metrics import captured_share
 from crma.bench.quality import Quality
 from crma.bench.quality_tables import quality_tables
-from crma.bench.receipt import KNOWS_NO_ORDER, Receipt, View
+from crma.bench.receipt import KNOWS_NO_ORDER, NOWHERE, Receipt, View
 from crma.bench.routing import RoutingReceipt
-from crma.bench.routing_tables import markdown_table, routing_tables
+from crma.bench.routing_tables import routing_tables
 from crma.bench.statistics import mcnemar
 from crma.bench.studies import growth, rates, rows_study, whole
 
-__all__ = ["called", "count", "result_tables", "streams_of"]
+__all__ = ["result_tables", "streams_of"]
 
 _LABELS: Mapping[str, str] = {
     "base": "untouched base",
@@ -79,7 +81,6 @@ _ROUTERS: Mapping[View, str] = {
     "random": "a random adapter",
 }
 _PROTOCOL_RUNS = 3  # seeds, and orders (PROTOCOL rule 6)
-_NONE = "-"
 
 
 def result_tables(
@@ -91,8 +92,8 @@ def result_tables(
     """Every table these receipts are enough for, as Markdown, by name.
 
     "headline", "captured", "growth", "rows", "rates", "cost", "bound", "missing"; for each recipe and stream
-    "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers", "answers", "compared";
-    and those of `routing_tables`, `quality_tables` and `general_tables`.
+    "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers", "ahead", "answers",
+    "compared"; and those of `routing_tables`, `quality_tables` and `general_tables`.
     """
     receipts = list(receipts)
     shown = whole(receipts)
@@ -115,6 +116,7 @@ def result_tables(
             "runs": _runs_table(runs),
             "shares": _shares_table(runs),
             "routers": _routers_table(runs),
+            "ahead": ahead_table(runs),
             "answers": _answers_table(runs),
             "compared": _compared_table(runs),
         }
@@ -143,25 +145,25 @@ def _headline_table(numbers: Mapping[str, Any]) -> str:
     else:
         columns |= {"near": near, **streams}
     rows: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
-        ("recipe", lambda n: n["recipe"] or _NONE),
+        ("recipe", lambda n: n["recipe"] or NONE),
         (
             "**advantage over frozen**, last backbone",
-            lambda n: _bounded(n["advantage_pct"]["mean"], n["advantage_pct"]["interval"]),
+            lambda n: bounded(n["advantage_pct"]["mean"], n["advantage_pct"]["interval"]),
         ),
-        ("its sd over seeds", lambda n: _plain(n["advantage_pct"]["sd"], ".2f", " %")),
-        ("advantage, pinned", lambda n: _percent(n["advantage_pinned_pct"])),
-        ("advantage, both routed", lambda n: _percent(n["advantage_routed_pct"])),
-        ("what joint training wins over frozen", lambda n: _percent(n["joint_gain_pct"])),
-        ("share of that captured", lambda n: _plain(n["captured_share"], ".2f")),
-        ("**drift**, last backbone: mean", lambda n: _percent(n["drift_floating_pct"]["mean"])),
-        ("worst domain of any run", lambda n: _percent(n["drift_floating_pct"]["worst"])),
-        ("drift, pinned: mean", lambda n: _percent(n["drift_pinned_pct"]["mean"])),
-        ("worst domain of any run", lambda n: _percent(n["drift_pinned_pct"]["worst"])),
-        ("drift of one LoRA trained on (naive)", lambda n: _percent(n["naive_forgetting_pct"])),
-        ("pinned against naive-copies", lambda n: _percent(n["naive_copies_vs_pinned_pct"])),
+        ("its sd over seeds", lambda n: plain(n["advantage_pct"]["sd"], ".2f", " %")),
+        ("advantage, pinned", lambda n: percent(n["advantage_pinned_pct"])),
+        ("advantage, both routed", lambda n: percent(n["advantage_routed_pct"])),
+        ("what joint training wins over frozen", lambda n: percent(n["joint_gain_pct"])),
+        ("share of that captured", lambda n: plain(n["captured_share"], ".2f")),
+        ("**drift**, last backbone: mean", lambda n: percent(n["drift_floating_pct"]["mean"])),
+        ("worst domain of any run", lambda n: percent(n["drift_floating_pct"]["worst"])),
+        ("drift, pinned: mean", lambda n: percent(n["drift_pinned_pct"]["mean"])),
+        ("worst domain of any run", lambda n: percent(n["drift_pinned_pct"]["worst"])),
+        ("drift of one LoRA trained on (naive)", lambda n: percent(n["naive_forgetting_pct"])),
+        ("pinned against naive-copies", lambda n: percent(n["naive_copies_vs_pinned_pct"])),
         ("pairs of runs (orders)", lambda n: f"{n['runs']} ({n['orders']})"),
     ]
-    return _table(["", *columns], [[label, *(show(n) for n in columns.values())] for label, show in rows])
+    return markdown_table(["", *columns], [[label, *(show(n) for n in columns.values())] for label, show in rows])
 
 
 def _methods_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
@@ -177,18 +179,18 @@ def _methods_table(runs: Sequence[Run], methods: Sequence[str]) -> str:
         rows.append(
             [
                 _LABELS.get(method, method),
-                _size(trained) if trained else _NONE,
-                _size(stored) if (stored := _stored(method, receipts)) else _NONE,
-                _loss(average(having, lambda r, m=method: r.learning_loss(m))),
-                _loss(average(having, lambda r, m=method: r.loss(m))),
-                _loss(routed),
-                _percent(average(having, lambda r, m=method: _mean_drift(r, m))),
-                _percent(max((x for d in drifts for x in d.values()), default=None)),
-                _NONE if method == "frozen" else _advantage(having, method),
+                size(trained) if trained else NONE,
+                size(stored) if (stored := _stored(method, receipts)) else NONE,
+                nats(average(having, lambda r, m=method: r.learning_loss(m))),
+                nats(average(having, lambda r, m=method: r.loss(m))),
+                nats(routed),
+                percent(average(having, lambda r, m=method: _mean_drift(r, m))),
+                percent(max((x for d in drifts for x in d.values()), default=None)),
+                NONE if method == "frozen" else _advantage(having, method),
                 str(len(having)),
             ]
         )
-    return _table(
+    return markdown_table(
         [
             "method",
             "trained",
@@ -234,8 +236,8 @@ def _captured_table(streams: Mapping[str, Sequence[Run]]) -> str:
             share = captured_share(frozen=frozen, ours=ours, joint=joint)
             said = "nothing to win" if share is None else f"{share:z.2f}"
             gain = average(having, lambda r: r.advantage("joint", "frozen"))
-            rows.append([called(key), method, *(_loss(x) for x in losses), _percent(gain), said, str(len(having))])
-    return _table(
+            rows.append([called(key), method, *(nats(x) for x in losses), percent(gain), said, str(len(having))])
+    return markdown_table(
         ["stream", "method", "frozen", "joint", "method's loss", "joint's gain", "share captured", "runs"], rows
     )
 
@@ -248,29 +250,33 @@ def _growth_table(streams: Mapping[str, Sequence[Run]]) -> str | None:
     rows = []
     for key, points in found.items():
         for label, part in (("all so far", 0), ("the newest", 1)):
-            cells = [_percent(p[part]) for p in points]
-            rows.append([called(key), label, *cells, *[_NONE] * (longest - len(cells))])
-    return _table(["stream", "advantage of", *(str(t) for t in range(1, longest + 1))], rows)
+            cells = [percent(p[part]) for p in points]
+            rows.append([called(key), label, *cells, *[NONE] * (longest - len(cells))])
+    return markdown_table(["stream", "advantage of", *(str(t) for t in range(1, longest + 1))], rows)
 
 
 def _rows_table(receipts: Sequence[Receipt]) -> str | None:
     rows = [
-        [called(key), str(size), _loss(frozen), _loss(crma), _bounded(gain, bounds), str(runs)]
+        [called(key), str(size), nats(frozen), nats(crma), bounded(gain, bounds), str(runs)]
         for key, points in rows_study(receipts).items()
         for size, runs, frozen, crma, gain, bounds in points
     ]
     head = ["stream", "training rows a domain", "frozen", "crma", "advantage over frozen", "runs"]
-    return _table(head, rows) if rows else None
+    return markdown_table(head, rows) if rows else None
 
 
 def _rates_table(receipts: Sequence[Receipt]) -> str | None:
     points = rates(receipts)
     grid = sorted({rate for *_, losses in points for rate in losses})
     rows = [
-        [called(key), condition, str(seed), order[0], *(_loss(losses.get(rate)) for rate in grid)]
+        [called(key), condition, str(seed), order[0], *(nats(losses.get(rate)) for rate in grid)]
         for key, condition, seed, order, losses in points
     ]
-    return _table(["stream", "condition", "seed", "first domain", *(f"{r:g}" for r in grid)], rows) if rows else None
+    return (
+        markdown_table(["stream", "condition", "seed", "first domain", *(f"{r:g}" for r in grid)], rows)
+        if rows
+        else None
+    )
 
 
 def _domains_table(runs: Sequence[Run]) -> str | None:
@@ -285,12 +291,12 @@ def _domains_table(runs: Sequence[Run]) -> str | None:
         rows.append(
             [
                 domain,
-                *(_loss(average(pairs, lambda r, m=m, d=domain: _domain_loss(r, m, d))) for m in methods),
+                *(nats(average(pairs, lambda r, m=m, d=domain: _domain_loss(r, m, d))) for m in methods),
                 _advantage(pairs, "crma", domain=domain),
                 f"{sum(x > 0 for x in each)} of {len(each)}",
             ]
         )
-    return _table(["domain", *methods, "advantage of crma", "runs it is better in"], rows)
+    return markdown_table(["domain", *methods, "advantage of crma", "runs it is better in"], rows)
 
 
 def _seeds_table(runs: Sequence[Run]) -> str | None:
@@ -300,7 +306,7 @@ def _seeds_table(runs: Sequence[Run]) -> str | None:
     for seed in sorted({r.seed for r in runs}):
         of = [r for r in runs if r.seed == seed]
         rows.append([str(seed), str(len(of)), *_run_cells(of)])
-    return _table(["seed", "orders", *_RUN_HEAD], rows)
+    return markdown_table(["seed", "orders", *_RUN_HEAD], rows)
 
 
 def _runs_table(runs: Sequence[Run]) -> str | None:
@@ -308,7 +314,7 @@ def _runs_table(runs: Sequence[Run]) -> str | None:
         return None
     orders = sorted({r.order for r in runs})
     rows = [[str(r.seed), str(orders.index(r.order) + 1), *_run_cells([r])] for r in runs]
-    return _table(["seed", "order", *_RUN_HEAD], rows)
+    return markdown_table(["seed", "order", *_RUN_HEAD], rows)
 
 
 _RUN_HEAD = [
@@ -327,11 +333,11 @@ _RUN_HEAD = [
 def _run_cells(runs: Sequence[Run]) -> list[str]:
     worst = [x for r in runs for x in (r.drifts("crma") or {}).values()]
     return [
-        *(_loss(average(runs, lambda r, m=m: r.loss(m))) for m in ("naive", "joint", "frozen", "crma-pinned", "crma")),
+        *(nats(average(runs, lambda r, m=m: r.loss(m))) for m in ("naive", "joint", "frozen", "crma-pinned", "crma")),
         _advantage(runs, "crma"),
-        _percent(average(runs, lambda r: _mean_drift(r, "crma"))),
-        _percent(max(worst, default=None)),
-        _percent(average(runs, lambda r: _mean_drift(r, "naive"))),
+        percent(average(runs, lambda r: _mean_drift(r, "crma"))),
+        percent(max(worst, default=None)),
+        percent(average(runs, lambda r: _mean_drift(r, "naive"))),
     ]
 
 
@@ -350,7 +356,7 @@ def _shares_table(runs: Sequence[Run]) -> str | None:
         "earlier ones followed, mean",
         "stand alone at the end",
     ]
-    return _table(head, rows) if rows else None
+    return markdown_table(head, rows) if rows else None
 
 
 def _fit_cells(receipt: Receipt) -> tuple[str, str]:
@@ -358,7 +364,7 @@ def _fit_cells(receipt: Receipt) -> tuple[str, str]:
     moves = [receipt.fits.get(domain, {}) for domain in receipt.order]
     fits = [fit for moved in moves for fit in moved.values()]
     if not fits:
-        return _NONE, _NONE
+        return NONE, NONE
     last: dict[str, bool] = {}
     for moved in moves:
         last |= {domain: bool(fit.get("standalone", False)) for domain, fit in moved.items()}
@@ -371,20 +377,20 @@ def _routers_table(runs: Sequence[Run]) -> str | None:
     same = [r for r in runs if all(r.loss("crma", v) is not None for v in views)]
     rows = []
     for view in views if same else ():
-        right, abstained = (_NONE, _NONE) if view != "routed" else _routed_shares(same)
+        right, abstained = (NONE, NONE) if view != "routed" else _routed_shares(same)
         loss = average(same, lambda r, v=view: r.loss("crma", v))
-        rows.append([_ROUTERS[view], _loss(loss), right, abstained, str(len(same))])
+        rows.append([_ROUTERS[view], nats(loss), right, abstained, str(len(same))])
     head = ["who picks the adapter", "test loss", "rows to their own domain", "rows to the base", "runs"]
-    return _table(head, rows) if len(rows) > 1 else None
+    return markdown_table(head, rows) if len(rows) > 1 else None
 
 
 def _routed_shares(runs: Sequence[Run]) -> tuple[str, str]:
     counts = [(d, to, n) for r in runs for d, went in r.receipts["crma"].routes.items() for to, n in went.items()]
     total = sum(n for _, _, n in counts)
     if not total:
-        return _NONE, _NONE
+        return NONE, NONE
     own = sum(n for d, to, n in counts if to == d)
-    base = sum(n for _, to, n in counts if to in ("None", "base"))
+    base = sum(n for _, to, n in counts if to == NOWHERE)
     return f"{own} of {total} ({own / total:.1%})", f"{base} of {total} ({base / total:.1%})"
 
 
@@ -399,7 +405,7 @@ def _answers_table(runs: Sequence[Run]) -> str | None:
     if not counts:
         return None
     rows = [[c, v, f"{right} of {n}", f"{right / n:.1%}"] for (c, v), (right, n) in sorted(counts.items())]
-    return _table(["condition", "answered by", "exactly right", "share"], rows)
+    return markdown_table(["condition", "answered by", "exactly right", "share"], rows)
 
 
 _Side = tuple[str, str]  # condition, view
@@ -427,7 +433,7 @@ def _compared_table(runs: Sequence[Run]) -> str | None:
             shares = [f"{sum(side)} of {len(side)}" for side in (first, second)]
             rows.append([names[0], shares[0], names[1], shares[1], str(found.b), str(found.c), f"{found.p:.2g}"])
     head = ["", "right", "against", "right", "only the first", "only the second", "p (McNemar, exact)"]
-    return _table(head, rows) if rows else None
+    return markdown_table(head, rows) if rows else None
 
 
 def _correct_of(run: Run, side: _Side) -> dict[str, tuple[bool, ...]]:
@@ -451,15 +457,15 @@ def _cost_table(streams: Mapping[str, Sequence[Run]]) -> str:
                 [
                     called(key),
                     condition,
-                    _size(_mean([x.trained_parameters for x in of])),
-                    _size(_mean([x.stored_parameters for x in of])),
+                    size(_mean([x.trained_parameters for x in of])),
+                    size(_mean([x.stored_parameters for x in of])),
                     f"{_mean([x.tokens for x in of]):,.0f}",
                     f"{_mean([x.seconds for x in of]):,.0f}",
-                    f"{_mean(memory):,.0f}" if memory else _NONE,
+                    f"{_mean(memory):,.0f}" if memory else NONE,
                     str(len(of)),
                 ]
             )
-    return _table(
+    return markdown_table(
         ["stream", "condition", "trained", "stored", "tokens trained on", "seconds", "peak memory, MB", "runs"], rows
     )
 
@@ -482,12 +488,12 @@ def _bound_table(streams: Mapping[str, Sequence[Run]]) -> str:
                     condition,
                     str(sum(1 for log in logs if log)),
                     str(len(steps)),
-                    _plain(worst["gap"], ".1e"),
-                    _plain(worst["worst_operator_norm"], ".7f"),
-                    _plain(worst["relative_change"], ".4f"),
+                    plain(worst["gap"], ".1e"),
+                    plain(worst["worst_operator_norm"], ".7f"),
+                    plain(worst["relative_change"], ".4f"),
                 ]
             )
-    return _table(
+    return markdown_table(
         ["stream", "condition", "runs", "logged steps", "worst gap", "worst ‖BKA‖₂", "largest ‖ΔW‖₂/‖W‖₂"], rows
     )
 
@@ -527,40 +533,12 @@ def _made(runs: Sequence[Run], condition: str) -> list[Receipt]:
     return list(found.values())
 
 
-# --- their cells --------------------------------------------------------------------------------------------------
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return "No receipt has it."
-    return markdown_table(head, rows)
+# --- what they are made of ----------------------------------------------------------------------------------------
 
 
 def _advantage(runs: Sequence[Run], method: str, *, domain: str | None = None) -> str:
     mean = average(runs, lambda r: r.advantage(method, "frozen", domain=domain))
-    return _bounded(mean, interval(runs, method, "frozen", domain=domain))
-
-
-def _bounded(mean: float | None, bounds: Sequence[float] | None) -> str:
-    if mean is None or bounds is None:
-        return _percent(mean)
-    return f"{mean:+z.2f} % [{bounds[0]:+z.2f}, {bounds[1]:+z.2f}]"
-
-
-def _percent(x: float | None) -> str:
-    return _plain(x, "+z.2f", " %")
-
-
-def _loss(x: float | None) -> str:
-    return _plain(x, ".4f")
-
-
-def _size(n: float) -> str:
-    return f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n:,.0f}"
-
-
-def _plain(x: float | None, form: str, unit: str = "") -> str:
-    return _NONE if x is None else f"{x:{form}}{unit}"
+    return bounded(mean, interval(runs, method, "frozen", domain=domain))
 
 
 def _routed(run: Run, method: str) -> float | None:
@@ -586,12 +564,3 @@ def _conditions(runs: Sequence[Run]) -> list[str]:
     there = {c for r in runs for c in r.receipts}
     known = [c for c in (*_MAIN, *_ABLATIONS) if c in there]
     return known + sorted(there - set(known))
-
-
-def count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
-def called(key: str) -> str:
-    recipe, stream = key.split("/", 1)
-    return f"{stream} ({recipe})"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from crma.bench.cells import markdown_table
 from crma.bench.routing import (
     UNLABELLED,
     Group,
@@ -19,7 +20,7 @@ from crma.bench.routing import (
 )
 from crma.bench.statistics import auroc, wilson
 
-__all__ = ["TITLES", "markdown_table", "routing_tables"]
+__all__ = ["TITLES", "routing_tables"]
 
 # Of the sections in which RESULTS.md shows them, in their order.
 TITLES = {
@@ -129,11 +130,6 @@ def routing_tables(receipts: Iterable[RoutingReceipt]) -> dict[str, str]:
         "router/speed": _speed(sets.get("far", [])),
     }
     return {name: table for name, table in made.items() if table is not None}
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _accuracy(sets: dict[str, list[RoutingReceipt]]) -> str | None:

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from crma.bench.receipt import Answers, Measurement, View
+from crma.bench.receipt import NOWHERE, Answers, Measurement, View
 from crma.benchmark.conditions import Condition
 from crma.benchmark.notebook import Notebook
 from crma.benchmark.recipes import Plan
 from crma.benchmark.rivals import TfidfRouter, at_random, best_single, require_scikit_learn
 from crma.continual import ContinualModel
-from crma.data.render import Rendered
+from crma.data.render import Rendered, render_all
 from crma.data.worlds import WORLDS, is_exact_match
 from crma.model.adapters import Weights, from_file, rank_of, to_file
 from crma.model.backbone import BackboneConfig
@@ -76,6 +76,7 @@ class Outcome:
     holds: bool = False
     answers: Sequence[Answers] = ()
     routes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    routes_ahead: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     router: Mapping[str, Any] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
     refusals: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
@@ -110,6 +111,8 @@ def _on_a_stack(run: Run) -> Outcome:
         told: dict[tuple[str, str, str], tuple[float, ...]] = {}  # (domain, view, split) -> a loss a row
         still = False
         if not before:
+            if t > 1 and name not in notebook.routes_ahead:
+                _measure_ahead(model, t, name, run, notebook)
 
             def heard(kind: str, value: Mapping[str, Any], told: dict[Any, Any] = told) -> None:
                 if kind == "measured":
@@ -147,7 +150,8 @@ def _on_a_stack(run: Run) -> Outcome:
         tokens=sum(line["tokens"] for line in steps),
         holds=shape is None,
         answers=notebook.answers,
-        routes={d: {str(r): chosen.count(r) for r in dict.fromkeys(chosen)} for d, chosen in routes.items()},
+        routes={d: _counted(chosen) for d, chosen in routes.items()},
+        routes_ahead=notebook.routes_ahead,
         router=asdict(router.features) if router is not None else {},
         shares={d: shares.get(d, 0.0) for d in names} if shape is not None else {},
         refusals=_refusals(model),
@@ -164,6 +168,19 @@ def _opened(folder: Path, base: str, shape: BackboneConfig | None) -> ContinualM
     if Stack.exists(folder):
         return ContinualModel.from_pretrained(folder, base=base)
     return ContinualModel.create(folder, base=base, backbone=shape)
+
+
+def _measure_ahead(model: ContinualModel, t: int, name: str, run: Run, notebook: Notebook) -> None:
+    """The rows of a domain that nothing is known of yet, as the router deals with them."""
+    examples = run.domains[name].test
+    rows = render_all(examples, model.tokenizer, run.config.max_length).rows
+    chosen = [r.domain for r in model.route([e.prompt for e in examples])]
+    notebook.routes_ahead[name] = _counted(chosen)
+    notebook.take(t - 1, "routed", {name: _routed(model, rows, chosen)}, {name: rows})
+
+
+def _counted(chosen: Sequence[str | None]) -> dict[str, int]:
+    return {NOWHERE if to is None else to: chosen.count(to) for to in dict.fromkeys(chosen)}
 
 
 def _measure(

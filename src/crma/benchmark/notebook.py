@@ -23,6 +23,8 @@ class Notebook:
         self.measurements = [Measurement(**m) for m in known.get("measurements", ())]
         self.answers = [Answers(**a) for a in known.get("answers", ())]
         self.tokens: dict[str, int] = known.get("tokens", {})  # lesson -> trained on
+        # domain -> where its test rows went before it was learnt -> rows
+        self.routes_ahead: dict[str, dict[str, int]] = known.get("routes_ahead", {})
 
     def has(self, after: int, view: View) -> bool:
         return any((m.after, m.view, m.split) == (after, view, "test") for m in self.measurements)
@@ -55,4 +57,4 @@ class Notebook:
     def save(self) -> None:
         made = {"measurements": self.measurements, "answers": self.answers}
         content = {name: [value.model_dump() for value in values] for name, values in made.items()}
-        files.write_json(self.path, {**content, "tokens": self.tokens})
+        files.write_json(self.path, {**content, "tokens": self.tokens, "routes_ahead": self.routes_ahead})

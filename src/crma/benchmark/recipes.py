@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from crma.benchmark.matching import matched_rank
 from crma.benchmark.streams import Sizes
 from crma.errors import ConfigError
 from crma.model.base import load_skeleton
+from crma.model.matching import matched_rank
 from crma.train.config import LearnConfig
 
 __all__ = ["RECIPES", "Plan", "Recipe", "recipe_named"]
