@@ -7,7 +7,8 @@ from typing import Any
 
 from crma.route.arrays import router_of
 from crma.route.centroid import Router
-from crma.stack.stack import Stack, Transaction
+from crma.stack.stack import Stack
+from crma.stack.transaction import Transaction
 
 __all__ = ["Forgotten", "forget_domain", "read_router", "write_router"]
 

@@ -33,7 +33,7 @@ from crma.overlap import Overlap, overlaps_of
 from crma.route.centroid import Router
 from crma.session import Session, session_data
 from crma.stack.layout import WORK, DomainRecord, Fit, SnapshotRecord
-from crma.stack.stack import Transaction
+from crma.stack.transaction import Transaction
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.promotion import Held, Verdict, furthest_follow, verify_proposal
 from crma.training import DomainTraining, data_hash, rows_to_keep, timestamp

@@ -22,6 +22,7 @@ from crma.bench.statistics import (
     mcnemar,
     mcnemar_exact,
     mean_sd,
+    newcombe,
     paired_bootstrap,
     paired_relative_advantage,
     permutation_test,
@@ -55,6 +56,18 @@ def test_the_papers_intervals_are_wilsons_save_one():
     assert percents(clopper_pearson(18, 18)) == (81.47, 100.0)  # printed: 81.5 to 100, so of the other method
     assert percents(clopper_pearson(98, 100)) == (92.96, 99.76)  # which does not give the printed 99.5
     assert percents(clopper_pearson(38, 100)) == (28.48, 48.25)  # nor 29.0 to 47.8
+
+
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [((56, 70, 48, 80), 0.0524, 0.3339), ((9, 10, 3, 10), 0.1705, 0.8090), ((6, 7, 2, 7), 0.0582, 0.8062)],
+)
+def test_a_difference_of_shares_has_newcombes_own_intervals(counts: tuple[int, int, int, int], low: float, high: float):
+    """Table II of the paper, method 10."""
+    found = newcombe(*counts)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+    turned = newcombe(*counts[2:], *counts[:2])
+    assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
 
 
 def test_intervals_equal_their_formulas():

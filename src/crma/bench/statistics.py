@@ -35,6 +35,7 @@ __all__ = [
     "mcnemar",
     "mcnemar_exact",
     "mean_sd",
+    "newcombe",
     "paired_bootstrap",
     "paired_relative_advantage",
     "permutation_test",
@@ -102,6 +103,23 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
         ConfigError: not 0 ≤ successes ≤ n with n ≥ 1, or a confidence outside (0, 1).
     """
     return _proportion(successes, n, confidence, "wilson")
+
+
+def newcombe(successes_a: int, n_a: int, successes_b: int, n_b: int, confidence: float = 0.95) -> Interval:
+    """δ = p_a − p_b of independent samples, from the Wilson intervals [l, u] of each: from
+    δ − √((p_a − l_a)² + (u_b − p_b)²) to δ + √((u_a − p_a)² + (p_b − l_b)²).
+
+    Source: Newcombe (1998), "Interval estimation for the difference between independent proportions", method 10.
+
+    Raises:
+        ConfigError: as `wilson`.
+    """
+    a, b = wilson(successes_a, n_a, confidence), wilson(successes_b, n_b, confidence)
+    p_a, p_b = successes_a / n_a, successes_b / n_b
+    return Interval(
+        low=p_a - p_b - math.hypot(p_a - a.low, b.high - p_b),
+        high=p_a - p_b + math.hypot(a.high - p_a, p_b - b.low),
+    )
 
 
 def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interval:

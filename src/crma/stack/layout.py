@@ -14,8 +14,10 @@ Files that the manifest names are immutable: a change is a new path and a new ma
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -42,6 +44,8 @@ __all__ = [
     "Manifest",
     "SnapshotRecord",
     "check_path",
+    "crma_version",
+    "now",
     "path_fault",
 ]
 
@@ -286,3 +290,14 @@ def _repeated(names: Iterable[str]) -> list[str]:
             repeated.append(name)
         seen.add(name.casefold())
     return repeated
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def crma_version() -> str:
+    try:
+        return importlib.metadata.version("crma")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

@@ -5,12 +5,12 @@ Every number on it is read or computed from the result; what the result lacks is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from crma.bench.statistics import newcombe
 from crma.web.charts import Band, Curve, Panel, Trace, forgetting_chart, picture, steps_chart
 from crma.web.page import (
     MISSING,
@@ -161,7 +161,10 @@ def summary(result: Mapping[str, Any]) -> tuple[str, str]:
         return f"{learnt}, CRMA answers {own} {asked}; there is nothing measured to compare it with.", _lost(run)
     other = percent(rival.final)
     total = run.questions * len(run.domains) if run.questions is not None else None
-    low, high = _difference(crma.final, rival.final, total)
+    low = high = crma.final - rival.final
+    if total:
+        difference = newcombe(round(crma.final * total), total, round(rival.final * total), total)
+        low, high = difference.low, difference.high
     said = f"{learnt}, CRMA answers {own} {asked}"
     if low > 0:
         return f"{said}; {rival.short}: {other}.", _lost(run)
@@ -633,23 +636,6 @@ def _mean(values: Sequence[float | None], *, whole: bool = False) -> float | Non
 
 def _minus(a: float | None, b: float | None) -> float | None:
     return a - b if a is not None and b is not None else None
-
-
-def _difference(a: float, b: float, count: int | None) -> tuple[float, float]:
-    """A 95 % interval for the share a minus the share b, of `count` answers each."""
-    if not count:
-        return a - b, a - b
-    (low_a, high_a), (low_b, high_b) = _wilson(a, count), _wilson(b, count)
-    return (
-        a - b - math.hypot(a - low_a, high_b - b),
-        a - b + math.hypot(high_a - a, b - low_b),
-    )
-
-
-def _wilson(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    middle = share + z * z / (2 * count)
-    half = z * math.sqrt(max(0.0, share * (1 - share)) / count + z * z / (4 * count * count))
-    return (middle - half) / (1 + z * z / count), (middle + half) / (1 + z * z / count)
 
 
 def _signed(value: float) -> str:
