@@ -190,6 +190,18 @@ def test_the_interval_holds_the_mean_and_the_rows_own_uncertainty():
     assert interval(runs, "light", "frozen") is None
 
 
+def test_the_interval_draws_documents_where_a_receipt_names_them():
+    receipts = [
+        toy_receipt("frozen", [[1.0]], order=["law"], holds=True),
+        toy_receipt("crma", [[0.9]], order=["law"], spread=0.5),
+    ]
+    by_row = interval(group_runs(receipts), "crma", "frozen") or [0.0, 0.0]
+    assert by_row[0] < by_row[1]
+    named = [receipts[0].model_copy(update={"documents": {"law": ("same", "same")}}), receipts[1]]
+    # Both rows are of one document: nothing is left to draw.
+    assert interval(group_runs(named), "crma", "frozen") == pytest.approx([10.0, 10.0])
+
+
 def test_the_interval_weighs_runs_as_the_mean_does():
     """Rows that all lose the same leave nothing to chance: the interval shrinks onto (15 + 30) / 2."""
     receipts = []

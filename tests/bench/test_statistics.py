@@ -319,6 +319,43 @@ def test_pairing_sees_what_the_items_spread_would_hide():
     assert (same.estimate, same.low, same.high, same.p_two_sided) == (0.0, 0.0, 0.0, 1.0)
 
 
+def test_rows_of_one_document_are_drawn_together():
+    """Each item four times over says no more than once: drawn by document the interval is the items' own."""
+    rng = np.random.default_rng(4)
+    losses, tokens = rng.uniform(0.5, 3.5, 60), rng.integers(10, 200, 60)
+    theirs, ours = {"a": (losses, tokens)}, {"a": (losses + rng.normal(0, 0.3, 60).clip(-0.4, 0.4), tokens)}
+    once = paired_relative_advantage(ours, theirs, {"a": range(60)})
+    assert once == paired_relative_advantage(ours, theirs)
+    four = [{d: (np.tile(x, 4), np.tile(n, 4)) for d, (x, n) in side.items()} for side in (ours, theirs)]
+    told = paired_relative_advantage(*four, {"a": [*range(60)] * 4})
+    assert (told.estimate, told.low, told.high) == pytest.approx((once.estimate, once.low, once.high))
+    naive = paired_relative_advantage(*four)
+    assert 0.4 < (naive.high - naive.low) / (once.high - once.low) < 0.6  # as if there were four times the documents
+
+
+def test_documents_that_two_domains_share_are_drawn_once_for_both():
+    """One domain asked in two seeds on the same rows, with opposite errors: what one wins the other loses."""
+    rng = np.random.default_rng(5)
+    errors, tokens = rng.uniform(-0.4, 0.4, 50), np.full(50, 10)
+    theirs = {seed: (np.full(50, 2.0), tokens) for seed in ("one", "two")}
+    ours = {"one": (2.0 + errors, tokens), "two": (2.0 - errors, tokens)}
+    same = {seed: [f"row {i}" for i in range(50)] for seed in theirs}
+    told = paired_relative_advantage(ours, theirs, same)
+    assert (told.estimate, told.low, told.high) == pytest.approx((0.0, 0.0, 0.0), abs=1e-9)
+    apart = paired_relative_advantage(ours, theirs, {seed: [(seed, i) for i in range(50)] for seed in theirs})
+    assert apart.high - apart.low > 1.0
+    chained = {"one": range(50), "two": range(49, 99)}  # one document is enough to draw them together
+    assert paired_relative_advantage(ours, theirs, chained).resamples == 10_000
+
+
+def test_a_draw_without_any_item_of_a_domain_is_left_out():
+    theirs = {"a": ([2.0, 3.0], [5, 5]), "b": ([1.0] * 3, [5] * 3)}
+    ours = {"a": ([1.8, 2.7], [5, 5]), "b": ([0.9] * 3, [5] * 3)}
+    told = paired_relative_advantage(ours, theirs, {"a": [0, 1], "b": [1, 2, 3]})
+    assert 8_000 < told.resamples < 9_900  # of a's two documents among four, one in sixteen draws has neither
+    assert (told.low, told.high) == pytest.approx((10.0, 10.0))
+
+
 # Many tests, spreads, the router's numbers
 
 
@@ -414,6 +451,7 @@ ONE = {"a": ([1.0, 2.0], [3, 4])}
         (lambda: paired_relative_advantage(ONE, {"b": ONE["a"]}), "domain by domain"),
         (lambda: paired_relative_advantage(ONE, {"a": ([1.0, 2.0], [4, 3])}), "same tokens an item"),
         (lambda: paired_relative_advantage(ONE, {"a": ([1.0], [3])}), "same tokens an item"),
+        (lambda: paired_relative_advantage(ONE, ONE, {"a": ["x"]}), "item by item"),
         (lambda: paired_relative_advantage(ONE, {"a": ([-1.0, 2.0], [3, 4])}), "at least 0"),
         (lambda: paired_relative_advantage(ONE, {"a": ([0.0, 0.0], [3, 4])}), "relative to their loss"),
         (lambda: holm([0.5, 1.5]), r"in \[0, 1\]"),

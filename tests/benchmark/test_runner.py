@@ -43,6 +43,7 @@ def test_a_crma_receipt_tells_the_whole_story(run):
     assert {d: sum(where.values()) for d, where in receipt.routes_ahead.items()} == {
         d: receipt.rows[d]["test"] for d in order[1:]
     }
+    assert {d: len(of) for d, of in receipt.documents.items()} == {d: receipt.rows[d]["test"] for d in order}
     assert receipt.tokens > 0
     assert receipt.router["words"] == 4096
     assert sum(sum(where.values()) for where in receipt.routes.values()) == sum(

@@ -91,6 +91,10 @@ class Run:
             return None
         return self._measured(receipt, "floating", {d: i + 1 for i, d in enumerate(self.order)})
 
+    def documents(self, domain: str) -> tuple[str, ...]:
+        """That each test row of a domain came from; empty where no receipt says it."""
+        return next((found for r in self.receipts.values() if (found := r.documents.get(domain))), ())
+
     def ahead(self, method: str) -> tuple[dict[str, Measurement], dict[str, Measurement]] | None:
         """(as routed by what had been learnt before it, under the base) of each domain but the first."""
         receipt = self.receipt(method)
@@ -248,11 +252,13 @@ def nested_mean(values: Mapping[tuple[Any, ...], float]) -> float | None:
 def interval(
     runs: Sequence[Run], ours: str, theirs: str, *, view: View | None = None, domain: str | None = None
 ) -> list[float] | None:
-    """[low, high], 95 %, of the mean advantage (%) of `ours` over `theirs`: a paired bootstrap over test rows.
+    """[low, high], 95 %, of the mean advantage (%) of `ours` over `theirs`: a paired bootstrap over the test rows'
+    documents, drawn once for all seeds.
 
     A row that several runs were tested on is one item: its losses, each over its run's L_theirs, are averaged over
     those runs as `average` does, so that the estimate is exactly the mean of the runs' advantages. Seeds and orders are
-    averaged and not drawn again: the interval speaks of these runs on other test rows, of one domain if named.
+    averaged and not drawn again: the interval speaks of these runs on other documents, of one domain if named. Rows
+    whose documents no receipt of their run names count as documents of their own.
     """
     pairs = [(r, a, b) for r in runs if (a := r.at_end(ours, view)) and (b := r.at_end(theirs, view))]
     if domain is not None:
@@ -267,11 +273,15 @@ def paired_interval(
     weights = _weights([r for r, _, _ in pairs])
     # A stratum is a domain's test rows; where a seed has rows of its own, they are a stratum of their own.
     strata: dict[str, list[tuple[float, Measurement, Measurement]]] = {}
+    documents: dict[str, list[str]] = {}
     for (run, us, them), weight in zip(pairs, weights, strict=True):
         scale = weight / len(them) / mean_loss(them)
         for d in them:
             rows = next(iter(run.receipts.values())).data.get(d, {}).get("test", run.name)
-            strata.setdefault(f"{run.stream}/{d}/{rows}", []).append((scale, us[d], them[d]))
+            name = f"{run.stream}/{d}/{rows}"
+            strata.setdefault(name, []).append((scale, us[d], them[d]))
+            known = run.documents(d) or [f"{rows}/{i}" for i in range(len(us[d].losses))]
+            documents[name] = [f"{run.stream}/{d}/{document}" for document in known]
     if not strata:
         return None
     sides: tuple[dict[str, tuple[Any, Any]], ...] = ({}, {})
@@ -289,7 +299,7 @@ def paired_interval(
                     next_step="score every run with the same tokeniser and length",
                 )
             side[name] = (sum(scale * np.array(m.losses) for scale, m in measured), np.array(tokens))
-    found = paired_relative_advantage(*sides)
+    found = paired_relative_advantage(*sides, documents)
     return [found.low, found.high]
 
 

@@ -102,6 +102,9 @@ class Receipt(BaseModel):
     base: Mapping[str, Any]
     data: Mapping[str, Mapping[str, str]]  # domain -> split -> SHA-256 of its rows
     rows: Mapping[str, Mapping[str, int]]
+    # domain -> the document of each test row (a short hash): rows of one are not independent. Of before this was
+    # written down: empty, or filled in later from the same rows.
+    documents: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     trained_parameters: int  # that learn at a time
     stored_parameters: int  # that must be kept to serve all domains
     tokens: int  # trained on

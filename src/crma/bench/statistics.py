@@ -296,6 +296,7 @@ def paired_bootstrap(
 def paired_relative_advantage(
     ours: DomainLosses,
     theirs: DomainLosses,
+    documents: Mapping[str, Sequence[Hashable]] | None = None,
     *,
     resamples: int = 10_000,
     seed: int = 0,
@@ -305,7 +306,11 @@ def paired_relative_advantage(
 
     L = mean over domains of Σ loss·tokens / Σ tokens, domains weighing the same. Each side maps a domain to the mean
     loss and the tokens of each test item; a resample draws items within each domain, the same for both sides.
-    Source: as `paired_bootstrap`, whose advice on documents and seeds holds here too.
+    `documents` names the one that each item belongs to: then whole documents are drawn, since their items are not
+    independent, and domains that share documents (one domain's test rows of several seeds) are drawn together. The few
+    draws that leave a domain without any item are left out.
+    Source: as `paired_bootstrap`; for the documents Davison and Hinkley (1997), "Bootstrap methods and their
+    application", section 3.8 (clusters).
 
     Raises:
         ConfigError: other domains or token counts on one side than on the other, a loss that is negative or not finite,
@@ -317,7 +322,7 @@ def paired_relative_advantage(
             expected=f"the domains of ours, at least one: {sorted(ours)}",
             got=f"theirs: {sorted(theirs)}",
         )
-    tables = []
+    tables: dict[str, NDArray[Any]] = {}
     for domain in sorted(ours):  # so that the draw does not depend on the order of a mapping
         us, tokens = _losses(f"ours[{domain!r}]", ours[domain])
         them, their_tokens = _losses(f"theirs[{domain!r}]", theirs[domain])
@@ -329,10 +334,17 @@ def paired_relative_advantage(
                 got=f"{len(their_tokens)} items with {their_tokens.sum():g} tokens of theirs, or other ones",
                 next_step="score both methods on the same rows with the same tokeniser",
             )
-        tables.append(np.stack([us * tokens, them * tokens, tokens]))
-    estimate = _advantage([table.sum(axis=1) for table in tables])
-    drawn = _advantage(list(_resampled(tables, resamples, seed)))
-    return _bootstrap(float(estimate), drawn, confidence)
+        tables[domain] = np.stack([us * tokens, them * tokens, tokens])
+        if documents is not None:
+            _same_length("ours", us, f"documents[{domain!r}]", documents[domain])
+    estimate = _advantage([table.sum(axis=1) for table in tables.values()])
+    together = list(tables.values()) if documents is None else _by_document(tables, documents)
+    # Three rows a domain, whatever was drawn together.
+    sums = np.concatenate(list(_resampled(together, resamples, seed))).reshape(len(tables), 3, -1)
+    sums = sums[:, :, (sums[:, 2] > 0).all(axis=0)]
+    if not sums.size:
+        raise ConfigError("too few documents to draw from", expected="several a domain", got="no draw with all domains")
+    return _bootstrap(float(estimate), _advantage(list(sums)), confidence)
 
 
 def holm(pvalues: Numbers) -> tuple[float, ...]:
@@ -490,6 +502,26 @@ def _resampled(tables: Sequence[NDArray[Any]], resamples: int, seed: int) -> Ite
             for column, out in zip(table, sums, strict=True):
                 out[start : start + step] = column[picked].sum(axis=1)
         yield sums
+
+
+def _by_document(tables: Mapping[str, NDArray[Any]], documents: Mapping[str, Sequence[Hashable]]) -> list[NDArray[Any]]:
+    """Domains' tables (3, items) as tables (3 · domains, documents) of those that share any document, summed."""
+    families: list[tuple[list[str], set[Hashable]]] = []
+    for domain in tables:
+        own: tuple[list[str], set[Hashable]] = ([domain], set(documents[domain]))
+        for family in [f for f in families if f[1] & own[1]]:
+            families.remove(family)
+            own = (family[0] + own[0], family[1] | own[1])
+        families.append(own)
+    found = []
+    for domains, _ in families:
+        place = {d: i for i, d in enumerate(dict.fromkeys(x for domain in domains for x in documents[domain]))}
+        table = np.zeros((3 * len(domains), len(place)))
+        for k, domain in enumerate(domains):
+            columns = [place[d] for d in documents[domain]]
+            np.add.at(table[3 * k : 3 * k + 3], (slice(None), columns), tables[domain])
+        found.append(table)
+    return found
 
 
 def _advantage(sums: Sequence[NDArray[Any]]) -> NDArray[Any]:

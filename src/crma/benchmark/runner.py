@@ -20,7 +20,7 @@ from crma.benchmark.memory import forget_peak_memory, peak_memory_mb
 from crma.benchmark.recipes import Recipe
 from crma.benchmark.streams import STREAMS, load_stream
 from crma.benchmark.toy import toy_base
-from crma.data.domains import leaks, split_hashes
+from crma.data.domains import document_hashes, leaks, split_hashes
 from crma.data.render import ensure_chat_template
 from crma.errors import ConfigError, DataError
 from crma.learning import RULE
@@ -159,6 +159,7 @@ def _one(
                     d: {"train": len(s.train), "validation": len(s.validation), "test": len(s.test)}
                     for d, s in splits.items()
                 },
+                documents={d: document_hashes(s.test) for d, s in splits.items()},
                 seconds=before + time.perf_counter() - began,
                 peak_memory_mb=peak_memory_mb(),
                 **{**found, "base": {**outcome.base, "name": recipe.base}},

@@ -19,6 +19,7 @@ __all__ = [
     "DomainData",
     "SplitReport",
     "apart_from",
+    "document_hashes",
     "documents_of",
     "leaks",
     "prepare_domain",
@@ -125,6 +126,11 @@ def split_hashes(split: Split) -> dict[str, str]:
 def documents_of(examples: Sequence[Example]) -> list[Hashable]:
     """What each row came from; one without a group stands alone."""
     return [example.group if example.group is not None else i for i, example in enumerate(examples)]
+
+
+def document_hashes(examples: Sequence[Example]) -> tuple[str, ...]:
+    """A short hash of each row's key: rows with the same one are of one document, in any split and of any seed."""
+    return tuple(hashlib.sha256(_key(e).encode("utf-8", "surrogatepass")).hexdigest()[:8] for e in examples)
 
 
 def leaks(split: Split) -> tuple[str, ...]:
