@@ -14,8 +14,7 @@ __all__ = ["AHEAD", "ahead_table"]
 AHEAD = (
     "*To the base*: the domain's test rows that the router left to it when only the domains before had been learnt. "
     "*Better by*: the loss of all its rows as routed against the base's, positive where other domains' adapters help "
-    "(forward transfer as a user meets it; Lopez-Paz and Ranzato 2017, eq. 4, in per cent), [95 %, paired bootstrap "
-    "over test rows]."
+    "(forward transfer as a user meets it; Lopez-Paz and Ranzato 2017, eq. 4, in per cent), [95 %, as above]."
 )
 
 

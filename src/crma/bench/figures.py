@@ -125,7 +125,7 @@ def figure_plans(receipts: Iterable[Receipt]) -> tuple[Plan, ...]:
             (
                 "advantage",
                 any(r.advantage("crma", "frozen") is not None for r in runs),
-                "CRMA (last backbone) against frozen, a domain and seed, with 95 % intervals over test rows",
+                "CRMA (last backbone) against frozen, a domain and seed, with 95 % intervals over documents",
                 advantage_figure,
             ),
             (
@@ -257,7 +257,7 @@ def matrix_figure(runs: Sequence[Run]) -> Figure:
 
 
 def advantage_figure(runs: Sequence[Run]) -> Figure:
-    """Advantage of crma over frozen (%) a domain and seed, mean over orders, with 95 % intervals over test rows."""
+    """Advantage of crma over frozen (%) a domain and seed, mean over orders, with 95 % intervals over documents."""
     pairs = [r for r in runs if r.advantage("crma", "frozen") is not None]
     seeds = sorted({r.seed for r in pairs})
     domains = list(pairs[0].order)
