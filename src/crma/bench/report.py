@@ -32,11 +32,11 @@ _WORDS = (
     "end − just after) / just after, over the domains before the last; positive is forgotten. *Advantage*: 100 (frozen "
     "− method) / frozen at the end, always between runs of the same recipe, stream, seed, order and rows; positive is "
     "better. [Brackets]: 95 %, paired bootstrap over the documents of the test rows, drawn once for all seeds, which "
-    "are averaged like the orders and not drawn again. Means are over the orders of a seed, then over seeds, then over streams. What knows no order (base, joint, frozen, "
-    "reset) was run once a seed and stands in each. *Trained*, *stored*: numbers that learn at a time, and that are "
-    "kept to serve all domains. *Routed*: as the stack serves it, pinned, with "
-    "each question going where the router sends it. Losses of rows with other numbers of runs are not to be compared; "
-    "advantages are."
+    "are averaged like the orders and not drawn again. Means are over the orders of a seed, then over seeds, then over "
+    "streams. What knows no order (base, joint, frozen, reset) was run once a seed and stands in each. *Trained*, "
+    "*stored*: numbers that learn at a time, and that are kept to serve all domains. *Routed*: as the stack serves it, "
+    "pinned, with each question going where the router sends it. Losses of rows with other numbers of runs are not to "
+    "be compared; advantages are."
 )
 _STUDIES = (
     (
