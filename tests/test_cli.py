@@ -163,6 +163,9 @@ def test_errors_are_messages_not_tracebacks(stack: Path, tmp_path: Path, rows: P
     assert "line 1" in message
     assert "line 2" in message
     assert "line 3" in message
+    for domain, data in (("law", tmp_path / "mistyped.jsonl"), ("médecine", rows), ("law", bad)):
+        assert crma("learn", tmp_path / "new", domain, data, "--json")[0] == 1
+        assert not (tmp_path / "new").exists()  # or the corrected command would meet a stack made by the wrong one
     code, text = crma("status", tmp_path / "nothing", "--json")
     assert code == 1
     assert "error" in json.loads(text)

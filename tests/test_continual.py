@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,67 @@ def test_rewinding_goes_back_to_the_snapshot_before(tmp_path: Path, toy_base: Pa
     assert model.stack.verify_files() == []
 
 
+@pytest.mark.parametrize("name", ["children", "values", "training", "d-1"])
+def test_a_domain_may_be_called_what_torch_calls_its_own(tmp_path: Path, toy_base: Path, name: str):
+    model = learnt(tmp_path / "stack", toy_base, names=("law",))
+    model.learn(name, world("code"), CONFIG)
+    assert model.ask("?", domain=name, max_new_tokens=2).route.domain == name
+    assert model.adapters.weights(name)
+    model.forget(name)
+    assert name not in model.adapters.configs
+
+
+def test_folded_ranks_may_be_above_what_a_lora_is_learnt_with(tmp_path: Path, toy_base: Path):
+    model = ContinualModel.create(tmp_path / "stack", base=str(toy_base), backbone=SMALL)
+    large = CONFIG.model_copy(update={"rank": 512, "epochs": 1, "limit": 2})
+    for name in ("medicine", "law"):
+        model.learn(name, world(name), large)
+    with model.serving_blend({"medicine": 0.5, "law": 0.5}):
+        assert torch.isfinite(logits(model)).all()
+    exact = ContinualModel.from_pretrained(tmp_path / "stack", base=str(toy_base), precision="float32")
+    assert exact.export(tmp_path / "out", ["law"])["domains"]["law"]["rank"] == 512 + 4
+
+
+def test_a_domain_that_another_process_learnt_anew_is_judged_by_its_own_rows(tmp_path: Path, toy_base: Path):
+    model = learnt(tmp_path / "stack", toy_base)
+    held = model.kept("law", "validation")
+    other = ContinualModel.from_pretrained(tmp_path / "stack", base=str(toy_base))
+    other.forget("law")
+    other.learn("law", world("code"), CONFIG)
+    model.stack.refresh()
+    assert model.kept("law", "validation") == other.kept("law", "validation") != held
+    model.learn("finance", world("finance"), CONFIG)
+    record = model.stack.manifest.domain("law")
+    with model.serving("law"):
+        assert model.score_rows(model.kept("law", "validation")).loss == pytest.approx(record.validation_loss)
+
+
+def test_what_nobody_can_measure_is_not_stated(tmp_path: Path, toy_base: Path):
+    model = ContinualModel.create(tmp_path / "stack", base=str(toy_base), backbone=SMALL)
+    model.learn("medicine", world("medicine"), CONFIG.model_copy(update={"keep_rows": False}))
+    assert model.status()["domains"][0]["drift_floating_pct"] == 0.0
+    model.learn("law", world("law"), CONFIG)  # the backbone moved, and no row can say what that means
+    assert model.status()["domains"][0]["drift_floating_pct"] is None
+
+
+def test_verify_reports_all_damage_and_does_not_stop_at_the_first(taught: ContinualModel, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(taught.stack.root, copy)
+    first, second = (copy / s.folder / "backbone.safetensors" for s in taught.stack.manifest.snapshots)
+    for victim in (first, copy / "ledger.jsonl"):
+        data = bytearray(victim.read_bytes())
+        data[-4] ^= 1
+        victim.write_bytes(data)
+    report = ContinualModel.from_pretrained(copy, base=taught.base.name).verify()
+    assert not report["ok"]
+    assert report["ledger"]["entries"] is None
+    assert {p.split(":")[0] for p in report["files"]["problems"]} == {"hash", "ledger"}
+    broken, whole = report["snapshots"].values()
+    assert "backbone.safetensors" in broken["unreadable"]
+    assert all(whole["holds"].values())
+    assert second.is_file()
+
+
 def test_a_stack_without_backbone_is_a_lora_a_domain(tmp_path: Path, toy_base: Path):
     model = learnt(tmp_path / "stack", toy_base, frames=None)
     assert model.backbone is None
@@ -207,8 +269,11 @@ def test_the_export_is_one_plain_lora_that_answers_like_the_stack(tmp_path: Path
         exported = PeftModel.from_pretrained(plain, str(tmp_path / "out" / name)).eval()
         with torch.no_grad():
             assert (exported(input_ids=IDS).logits - wanted).abs().max() <= 1e-4
-    with pytest.raises(ConfigError, match="not empty"):
+    with pytest.raises(ConfigError, match="not a new or empty one"):
         model.export(tmp_path / "out")
+    with pytest.raises(ConfigError, match="got: a file"):
+        model.export(tmp_path / "out" / "parity.json")
+    assert list(model.export(tmp_path / "once", ["law", "law"])["domains"]) == ["law"]
 
 
 def test_another_base_is_refused(taught: ContinualModel, tmp_path: Path):
@@ -222,6 +287,10 @@ def test_bad_requests_say_what_to_do(taught: ContinualModel, tmp_path: Path):
         taught.learn("law", world("law"), CONFIG)
     with pytest.raises(ConfigError, match="cannot name a domain"):
         taught.learn("../law", world("law"), CONFIG)
+    with pytest.raises(ConfigError, match="by more than case"):  # before training: a disk may not tell them apart
+        taught.learn("LAW", world("code"), CONFIG)
+    with pytest.raises(ConfigError, match="max_new_tokens"):
+        taught.ask("?", max_new_tokens=0)
     with pytest.raises(DataError):
         taught.learn("new", tmp_path / "absent.jsonl", CONFIG)
     with pytest.raises(UnknownDomainError, match="no such domain"):

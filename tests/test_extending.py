@@ -316,7 +316,7 @@ PARTLY = Split(train=(*NEW.train[:4], *odd(NEW.train[4:])), validation=odd(NEW.v
     ("data", "changes", "expected"),
     [
         (NEW, {"follow": (0.0, 0.5)}, 1.0),
-        (NEW, {"follow": (0.001, 0.1), "lr": 0.5}, 0.1),
+        (NEW, {"follow": (0.001, 0.1), "lr": 0.7}, 0.1),
         (PARTLY, {"follow": (0.02, 0.1), "lr": 5e-2, "epochs": 2}, 0.1),
     ],
     ids=["all the way", "less is better", "more would harm"],
@@ -371,7 +371,7 @@ def between(served: Weights, learnt: Weights, share: float) -> Weights:
 HARMFUL: dict[str, tuple[Split, dict[str, Any]]] = {
     "what was known would be lost": (
         Split(train=odd(NEW.train), validation=odd(NEW.validation), test=odd(NEW.test)),
-        {"lr": 0.1, "epochs": 2},
+        {"lr": 5e-2, "epochs": 2},
     ),
     "the new rows lose by it": (replace(NEW, validation=odd(NEW.validation)), {}),
     "they gain no more than by chance": (
@@ -533,13 +533,44 @@ def test_a_stack_without_backbone(tmp_path: Path, toy_base: Path):
 
 
 @pytest.mark.parametrize(
-    ("change", "named"), [({"rank": 8}, "rank"), ({"alpha": 3.0}, "alpha"), ({"max_length": 96}, "max_length")]
+    ("change", "named"),
+    [
+        ({"rank": 8}, "rank"),
+        ({"alpha": 3.0}, "alpha"),
+        ({"max_length": 96}, "max_length"),
+    ],
 )
 def test_settings_that_make_another_lora_are_refused(taught: Path, change: dict[str, Any], named: str):
     before = on_disk(taught)
     with pytest.raises(ConfigError, match=f"another {named}"):
         ContinualModel.from_pretrained(taught).extend("medicine", NEW, CONFIG.model_copy(update=change))
     assert on_disk(taught) == before
+
+
+def test_alpha_said_in_other_words_is_the_same(model: ContinualModel):
+    """None stands for twice the rank."""
+    assert CONFIG.alpha is None
+    assert model.extend("medicine", NEW, CONFIG.model_copy(update={"alpha": 8.0})).rows["train"]
+
+
+def test_under_a_head_that_was_rewound_nothing_is_known(tmp_path: Path, toy_base: Path):
+    model = two_domains(tmp_path / "stack", toy_base, widen=False, budget=1e9, follow=(1.0,))
+    model.learn("finance", half("finance", 0), CONFIG.model_copy(update={"widen": False, "budget": 1e9, **STILL}))
+    model.forget("law", rewind=True)
+    pinned, head = model.stack.manifest.domain("finance").snapshot_pinned, model.stack.manifest.head
+    assert pinned != head
+    model.extend("finance", half("finance", 1), CONFIG)
+    assert model.stack.manifest.domain("finance").loss_floating is None
+
+
+def test_evaluate_and_status_tell_the_same_drift(once: Once, tmp_path: Path):
+    shutil.copytree(once.model.stack.root, tmp_path / "copy")
+    model = ContinualModel.from_pretrained(tmp_path / "copy")
+    model.extend("law", half("law", 1), CONFIG)  # the last domain, which is measured anew
+    told = {d["name"]: d["drift_pinned_pct"] for d in model.status()["domains"]}
+    found = model.evaluate()
+    assert dict(zip(found.floating.domains, found.drift_pinned_pct, strict=True)) == pytest.approx(told, abs=1e-4)
+    assert told["law"] != 0.0
 
 
 def test_the_same_rows_are_not_learnt_twice(once: Once):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from crma.errors import StackWriteError
 from crma.session import Session
 from crma.train.loop import Checkpoint
 
@@ -23,6 +25,15 @@ def test_the_same_fingerprint_goes_on(tmp_path: Path):
     assert (found.step, found.updates) == (3, 7)
     assert np.array_equal(found.tensors["a"], np.arange(4.0, dtype=np.float32))
     assert again.load("commit") is None
+
+
+def test_a_metrics_file_that_cannot_be_written_is_an_error_of_the_stack(tmp_path: Path):
+    session = Session(tmp_path, {"data": "x"})
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(StackWriteError, match=r"metrics\.jsonl"):
+        session.log({"step": 1})
+    with pytest.raises(StackWriteError, match=r"metrics\.jsonl"):
+        session.rewind_metrics("commit", 0)
 
 
 def test_another_fingerprint_starts_anew_and_says_so(tmp_path: Path):

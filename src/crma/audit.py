@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
+from crma.errors import StackError
 from crma.model.backbone import dense_weight
 from crma.served import ServedStack
 
@@ -24,17 +26,25 @@ def audit(served: ServedStack) -> dict[str, Any]:
     """
     stack = served.stack
     problems = [str(p) for p in stack.verify_files()]
+    entries = None
+    with suppress(StackError):  # what is wrong with it stands among the problems
+        entries = len(stack.read_ledger())
     report: dict[str, Any] = {
         "base": stack.manifest.base.model_dump(),
         "files": {"checked": len(stack.manifest.files), "problems": problems},
-        "ledger": {"entries": len(stack.read_ledger())},
+        "ledger": {"entries": entries},
         "snapshots": {},
     }
     ok = not problems
     if served.backbone is not None:
         true_norms = _spectral_norms(served)
         for record in stack.manifest.snapshots:
-            served.load_snapshot(record.id)
+            try:
+                served.load_snapshot(record.id)
+            except StackError as error:
+                ok = False
+                report["snapshots"][record.id] = {"domain": record.domain, "holds": {}, "unreadable": str(error)}
+                continue
             certificate = served.backbone.certificate()
             operators = served.backbone.operator_norms()
             reports = served.backbone.report()

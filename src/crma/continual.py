@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
@@ -84,8 +84,9 @@ class ContinualModel(ServedStack):
     @contextmanager
     def _changing(self, domain: str) -> Iterator[None]:
         try:
-            with self.stack.lock() if self.is_main else nullcontext():
-                self.wait()  # under the lock no process can see the stack change
+            with ExitStack() as held:
+                # Under the lock no process can see the stack change; where there is none to be had, all are told.
+                on_main(self.accelerator, lambda: held.enter_context(self.stack.lock()) and None)
                 yield
         except BaseException:
             self.adapters.remove(domain)  # half learnt: it must never answer
@@ -148,7 +149,8 @@ class ContinualModel(ServedStack):
         """Answer several, those of one route together.
 
         Raises:
-            ConfigError: `top_k` below 1, or above 1 without the backbone: what is blended has it folded in.
+            ConfigError: `top_k` below 1, or above 1 without the backbone: what is blended has it folded in;
+                `max_new_tokens` below 1.
         """
         _refuse_one_string(texts)
         if top_k < 1 or (top_k > 1 and not use_backbone):
@@ -158,6 +160,8 @@ class ContinualModel(ServedStack):
                 got=f"top_k={top_k}, use_backbone={use_backbone}",
                 next_step="leave use_backbone (`--no-backbone`) or top_k (`--top-k`) as it is by default",
             )
+        if max_new_tokens < 1:
+            raise ConfigError("an answer needs room", expected="max_new_tokens of 1 or more", got=max_new_tokens)
         conversations = [_conversation(t) for t in texts]
         if domain is not None:
             chosen = None if domain == "base" else self.stack.manifest.domain(domain).name
@@ -188,7 +192,7 @@ class ContinualModel(ServedStack):
         """Every adapter under the newest backbone, as served, and as routed, on the kept test rows, computed anew.
 
         The matrix's earlier rows are what was measured on their day (the ledger has it): LoRAs may have been fitted to
-        a moved backbone since.
+        a moved backbone since. Where there is no newest backbone (none at all, or all was rewound), floating is pinned.
 
         Raises:
             DataError: a domain was learnt without keeping its rows.
@@ -222,7 +226,8 @@ class ContinualModel(ServedStack):
             with self.serving(record.name, snapshot=self.stack.manifest.head or record.snapshot_pinned):
                 now.append(self.score_rows(self.kept(record.name, "test")).loss)
         floating += [tuple(now)] if records else []
-        after = [floating[i][i] or 0.0 for i in range(len(records))]
+        # Of its own day, as `status` has it; the diagonal is the same but for the last domain, which is measured now.
+        after = [r.loss_after or floating[i][i] or 0.0 for i, r in enumerate(records)]
         last = floating[-1] if floating else ()
         return Evaluation(
             floating=Matrix(domains=tuple(r.name for r in records), base=tuple(base), rows=tuple(floating)),
@@ -281,7 +286,6 @@ class ContinualModel(ServedStack):
         forgotten = on_main(self.accelerator, lambda: forget_domain(self.stack, domain, rewind=rewind))
         self.stack.refresh()
         self.adapters.remove(domain)
-        self.drop_rows(domain)
         return forgotten
 
 

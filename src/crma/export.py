@@ -20,6 +20,7 @@ from crma.types import Message
 
 __all__ = ["PROBES", "export_domains"]
 
+_PROBE = "(exported)"  # the name of what is checked in the model; no domain can be called so
 TOLERANCE = 1e-4  # of logits, in float32
 ANSWER_TOKENS = 16
 
@@ -49,8 +50,13 @@ def export_domains(
         ConfigError: `out` holds something already, or the model is not held in float32.
     """
     target = Path(out)
-    if target.exists() and any(target.iterdir()):
-        raise ConfigError("the export's folder is not empty", where=str(target), next_step="choose a new folder")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ConfigError(
+            "the export's folder is not a new or empty one",
+            where=str(target),
+            got="a folder with files in it" if target.is_dir() else "a file",
+            next_step="choose a new folder",
+        )
     if next(served.model.parameters()).dtype != torch.float32:
         raise ConfigError(
             "an export is checked in float32",
@@ -58,7 +64,7 @@ def export_domains(
             got=str(next(served.model.parameters()).dtype),
         )
     manifest = served.stack.manifest
-    names = list(domains) if domains else [d.name for d in manifest.domains]
+    names = list(dict.fromkeys(domains)) if domains else [d.name for d in manifest.domains]
     report: dict[str, Any] = {
         "base": manifest.base.model_dump(),
         "tolerance": TOLERANCE,
@@ -90,15 +96,14 @@ def export_domains(
             rank=rank, alpha=float(rank), targets=served.adapters.targets, base_name=_base_name(manifest.base.name)
         )
         files.write_json(folder / "adapter_config.json", peft)
-        probe = f"{name}-exported"
-        served.adapters.load(probe, AdapterConfig(rank=rank, alpha=float(rank)), folded)
+        served.adapters.load(_PROBE, AdapterConfig(rank=rank, alpha=float(rank)), folded)
         try:
-            with served.adapters.using(probe), served.without_backbone():
+            with served.adapters.using(_PROBE), served.without_backbone():
                 got = [_logits(served, i) for i in ids]
             with served.untouched():
                 plain = [_logits(served, i) for i in ids]
         finally:
-            served.adapters.remove(probe)
+            served.adapters.remove(_PROBE)
         apart = [(g - w).abs().amax(dim=-1)[0] for g, w in zip(got, wanted, strict=True)]  # a position
         difference = max(d[start:].max().item() for d, start in zip(apart, starts, strict=True))
         report["domains"][name] = {

@@ -26,8 +26,9 @@ from crma.model.fold import blend
 from crma.route.centroid import Router
 from crma.route.retyping import retyped_of
 from crma.session import Session, session_data
-from crma.stack.layout import WORK, DomainRecord, Extension
+from crma.stack.layout import ROWS, WORK, DomainRecord, Extension
 from crma.train.config import LearnConfig, derived_seed
+from crma.train.processes import on_main
 from crma.train.promotion import Held, gain
 from crma.training import DomainTraining, data_hash, rows_to_keep, timestamp
 from crma.types import Example, Split
@@ -64,12 +65,16 @@ def check_extendable(record: DomainRecord, config: LearnConfig | None) -> LearnC
         )
     if config is None:
         return own
-    for setting in ("rank", "alpha", "max_length"):
-        if getattr(config, setting) != getattr(own, setting):
+    for setting, expected, got in (
+        ("rank", own.rank, config.rank),
+        ("alpha", own.adapter.alpha, config.adapter.alpha),  # None stands for twice the rank
+        ("max_length", own.max_length, config.max_length),
+    ):
+        if expected != got:
             raise ConfigError(
                 f"'{record.name}' was learnt with another {setting}",
-                expected=getattr(own, setting),
-                got=getattr(config, setting),
+                expected=expected,
+                got=got,
                 next_step="leave it out: the domain's own is taken",
             )
     return config
@@ -153,6 +158,10 @@ class Extending(DomainTraining):
             epochs=self.config.epochs,
             seed=derived_seed(self.config.seed, f"{self.domain}+{number + 1}"),
         )
+        adapters = self.served.adapters
+        weights = adapters.weights(self.domain)
+        adapters.load(self.domain, self.config.adapter.of_rank(rank_of(weights)), weights)  # with its own dropout
+        adapters.activate(self.domain)
         self._phase("commit", rows, plan, range(len(plan)), session, anew=True)
 
     def _test_loss(self, rows: Sequence[Rendered]) -> float | None:
@@ -213,10 +222,12 @@ class Extending(DomainTraining):
         loss_now: float | None,
         router: Router | None,
     ) -> None:
-        # One that was not promoted is fitted to the head when it is asked for there; nothing is known of that yet.
-        loss_floating = loss_now if record.floating is None else None
+        # One that does not stand under the head is fitted to it when it is asked for there; nothing is known of that.
+        head = self.served.stack.manifest.head
+        loss_floating = loss_now if record.standalone or record.snapshot_pinned == head else None
         self.served.wait()
-        if self.served.is_main:
+
+        def commit() -> None:
             with self.served.stack.transaction() as tx:
                 folder = tx.fresh_path(f"adapters/{self.domain}")
                 tx.write_tensors(f"{folder}/adapter_model.safetensors", to_file(weights), {"format": "pt"})
@@ -229,7 +240,7 @@ class Extending(DomainTraining):
                 for stale in {record.adapter} if alone else {record.adapter, record.adapter_learnt or record.adapter}:
                     tx.remove(stale)
                 kept = tx.fresh_path(f"rows/{self.domain}")
-                tx.write_lines(f"{kept}/rows.jsonl", rows_to_keep(merged))
+                tx.write_lines(f"{kept}/{ROWS}", rows_to_keep(merged))
                 assert record.rows_kept is not None
                 tx.remove(record.rows_kept)
                 changes: dict[str, Any] = {
@@ -276,8 +287,9 @@ class Extending(DomainTraining):
                         "test_loss_pinned": losses,
                     }
                 )
+
+        on_main(self.served.accelerator, commit)
         self._clear()
-        self.served.drop_rows(self.domain)
 
     def _clear(self) -> None:
         self.served.wait()

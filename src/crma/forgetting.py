@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
 from crma.route.arrays import router_of
 from crma.route.centroid import Router
+from crma.stack.layout import Manifest, SnapshotRecord
 from crma.stack.stack import Stack
 from crma.stack.transaction import Transaction
 
@@ -19,7 +21,7 @@ class Forgotten:
     trained_after: tuple[str, ...]  # its own snapshot and later ones, which still carry what they learnt from it
     carried_by: tuple[str, ...]  # domains whose LoRAs went towards one of these since, and carry a part of it
     snapshot_before: str | None
-    rewound: bool
+    rewound: bool  # False also where the head did not build on it
 
 
 def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgotten:
@@ -27,12 +29,18 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
     with stack.transaction() as tx:
         manifest = tx.manifest
         record = manifest.domain(domain)
-        order = [s.id for s in manifest.snapshots]
-        own = next((s for s in manifest.snapshots if s.domain == domain), None)
-        after = tuple(order[order.index(own.id) :]) if own else ()
-        before = own.parent if own and own.parent in order else None
+        # First, under the lock: an extension that was cut short has learnt from the rows too, and were this process
+        # killed after the commit, nobody could ask for the domain to be forgotten again.
+        stack.clear_work(domain)
+        # The newest, where a domain of this name was learnt and forgotten before.
+        own = next((s for s in reversed(manifest.snapshots) if s.domain == domain), None)
+        after = _descendants(manifest, own.id) if own else ()
         rest = tuple(d for d in manifest.domains if d.name != domain)
         carried = tuple(d.name for d in rest if d.followed in after)
+        # Where the head does not build on it, an earlier rewind has left it behind already.
+        rewound = rewind and manifest.head in after
+        # Stacks of before may name a parent that is gone.
+        before = own.parent if own and any(s.id == own.parent for s in manifest.snapshots) else None
         changes: dict[str, Any] = {"domains": rest}
         for adapter in {record.adapter, record.adapter_learnt or record.adapter}:
             tx.remove(adapter)
@@ -46,13 +54,14 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
         elif manifest.router:
             tx.remove(manifest.router)
             changes["router"] = None
-        if rewind and own is not None:
-            changes["head"] = before
-            needed = {before, *(d.snapshot_pinned for d in rest), *(d.snapshot_learnt for d in rest)}
+        if rewind:
+            head = changes["head"] = before if rewound else manifest.head
+            needed = {head, *(d.snapshot_pinned for d in rest), *(d.snapshot_learnt for d in rest)}
             for snapshot in manifest.snapshots:
                 if snapshot.id not in needed:
                     tx.remove(snapshot.folder)
-            changes["snapshots"] = tuple(s for s in manifest.snapshots if s.id in needed)
+            changes["snapshots"] = _without_the_others(manifest, needed)
+        if rewound:
             # What floats under another head than it was measured under is not known, unless it is pinned to that one.
             changes["domains"] = tuple(
                 d.model_copy(
@@ -68,13 +77,39 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
             {
                 "kind": "forget",
                 "domain": domain,
-                "rewound": rewind,
+                "rewound": rewound,
                 "trained_after": list(after),
                 "carried_by": list(carried),
             }
         )
-    stack.clear_work(domain)  # an extension that was cut short has learnt from its rows as well
-    return Forgotten(domain=domain, trained_after=after, carried_by=carried, snapshot_before=before, rewound=rewind)
+    return Forgotten(
+        domain=domain,
+        trained_after=after,
+        carried_by=carried,
+        snapshot_before=before,
+        rewound=rewound,
+    )
+
+
+def _descendants(manifest: Manifest, snapshot: str) -> tuple[str, ...]:
+    """`snapshot` and all that were learnt from it, oldest first."""
+    found = [snapshot]
+    for later in manifest.snapshots:  # a parent stands before its children
+        if later.parent in found:
+            found.append(later.id)
+    return tuple(found)
+
+
+def _without_the_others(manifest: Manifest, needed: Set[str | None]) -> tuple[SnapshotRecord, ...]:
+    """The snapshots that are needed; one whose parent goes is put under the nearest earlier one that stays."""
+    parents = {s.id: s.parent for s in manifest.snapshots}
+
+    def staying(parent: str | None) -> str | None:
+        while parent is not None and parent not in needed:
+            parent = parents.get(parent)
+        return parent
+
+    return tuple(s.model_copy(update={"parent": staying(s.parent)}) for s in manifest.snapshots if s.id in needed)
 
 
 def read_router(stack: Stack) -> Router | None:

@@ -32,9 +32,10 @@ from crma.model.fold import Factors, absorb
 from crma.overlap import Overlap, overlaps_of
 from crma.route.centroid import Router
 from crma.session import Session, session_data
-from crma.stack.layout import WORK, DomainRecord, Fit, SnapshotRecord
+from crma.stack.layout import ROWS, WORK, DomainRecord, Fit, SnapshotRecord
 from crma.stack.transaction import Transaction
 from crma.train.config import LearnConfig, derived_seed
+from crma.train.processes import on_main
 from crma.train.promotion import Held, Verdict, furthest_follow, verify_proposal
 from crma.training import DomainTraining, data_hash, rows_to_keep, timestamp
 from crma.types import Example, Split
@@ -76,6 +77,7 @@ class Learning(DomainTraining):
         content = data_hash(split)
         if any(d.name == self.domain for d in manifest.domains):
             return self._learnt_before(content)
+        _refuse_likeness(self.domain, [d.name for d in manifest.domains])
         rendered = {
             name: render_all(rows, self.served.tokenizer, self.config.max_length)
             for name, rows in (("train", split.train), ("validation", split.validation), ("test", split.test))
@@ -183,7 +185,9 @@ class Learning(DomainTraining):
         """What a run that was killed between its commit and its end would have returned; any other is refused."""
         stack = self.served.stack
         record = stack.manifest.domain(self.domain)
-        same = record.data_sha256 == content and LearnConfig(**record.config) == self.config
+        # As the fingerprint of an unfinished run has it: how often it saves changes nothing.
+        saves = {"checkpoint_every": self.config.checkpoint_every}
+        same = record.data_sha256 == content and LearnConfig(**{**record.config, **saves}) == self.config
         unfinished = session_data(stack.root / WORK / self.domain) == content
         self.served.wait()
         if not (same and unfinished):
@@ -196,7 +200,7 @@ class Learning(DomainTraining):
         if self.served.is_main:
             stack.clear_work(self.domain)
         self.served.wait()
-        made = next((s.alpha for s in stack.manifest.snapshots if s.domain == self.domain), 0.0)
+        made = next((s.alpha for s in reversed(stack.manifest.snapshots) if s.domain == self.domain), 0.0)
         return Learnt(
             domain=self.domain,
             snapshot=record.snapshot_learnt,
@@ -343,7 +347,8 @@ class Learning(DomainTraining):
         losses = {r.name: r.loss_now for r in records} | {self.domain: loss_after}
         floating = {r.name: r.loss_floating for r in records} | {self.domain: loss_after}
         self.served.wait()
-        if self.served.is_main:
+
+        def commit() -> None:
             with self.served.stack.transaction() as tx:
                 folder = tx.fresh_path(f"adapters/{self.domain}")
                 tx.write_tensors(f"{folder}/adapter_model.safetensors", to_file(weights), {"format": "pt"})
@@ -368,7 +373,7 @@ class Learning(DomainTraining):
                 kept = None
                 if self.config.keep_rows and (split.validation or split.test):
                     kept = tx.fresh_path(f"rows/{self.domain}")
-                    tx.write_lines(f"{kept}/rows.jsonl", rows_to_keep(split))
+                    tx.write_lines(f"{kept}/{ROWS}", rows_to_keep(split))
                 version = write_router(self.served.stack, tx, router)
                 record = DomainRecord(
                     name=self.domain,
@@ -389,13 +394,13 @@ class Learning(DomainTraining):
                     loss_floating=loss_after,
                     router_version=version,
                 )
-                records = [
+                fitted_records = [
                     self._write_fitted(tx, r, fits[r.name], fitted[r.name])
                     if r.name in fits and r.floating is None
                     else r
                     for r in records
                 ]
-                tx.update(domains=(*records, record), router=version, **changes)
+                tx.update(domains=(*fitted_records, record), router=version, **changes)
                 tx.log(
                     {
                         "kind": "learn",
@@ -408,12 +413,13 @@ class Learning(DomainTraining):
                         "loss_base": loss_base,
                         "test_loss_pinned": losses,
                         "test_loss_floating": floating,
-                        "pins": {r.name: r.snapshot_pinned for r in (*records, record)},
-                        "alone": [r.name for r in records if r.standalone],
+                        "pins": {r.name: r.snapshot_pinned for r in (*fitted_records, record)},
+                        "alone": [r.name for r in fitted_records if r.standalone],
                     }
                 )
             self.served.stack.clear_work(self.domain)
-        self.served.wait()
+
+        on_main(self.served.accelerator, commit)
         self.served.stack.refresh()
         self.served.snapshot_in = snapshot
         return Learnt(
@@ -478,8 +484,10 @@ class Learning(DomainTraining):
         held: Mapping[str, Sequence[float]],
     ) -> DomainRecord:
         """An earlier domain under the snapshot to come: promoted where its validation loss is no worse, else pinned."""
-        if verdict is None or verdict.share == 0.0 or record.rows_kept is None:
+        if verdict is None or verdict.share == 0.0:
             return record  # nothing moved under it
+        if record.rows_kept is None:  # what it comes to under the moved backbone nobody can say
+            return record if record.standalone else record.model_copy(update={"loss_floating": None})
         fit = fits[record.name]
         changes: dict[str, Any] = {"floating": fit}
         test = self.served.kept(record.name, "test")
@@ -497,6 +505,18 @@ class Learning(DomainTraining):
             changes |= {"validation_loss": loss, "validation_rows": tuple(held.get(record.name, ()))}
             changes["loss_now"] = changes.get("loss_floating", record.loss_now)
         return record.model_copy(update=changes)
+
+
+def _refuse_likeness(domain: str, known: Sequence[str]) -> None:
+    """Two names that differ by case alone would share a folder on some disks: said before any training."""
+    for name in known:
+        if name.casefold() == domain.casefold():
+            raise ConfigError(
+                "a domain's name has to differ from the others by more than case",
+                expected=f"another name than {', '.join(known)}",
+                got=domain,
+                next_step=f"choose another, or extend '{name}' with `--extend`",
+            )
 
 
 def split_of(domain: str, data: Data, config: LearnConfig) -> tuple[Split, dict[str, int]]:

@@ -24,7 +24,7 @@ from crma.route.background import BACKGROUND_PROMPTS
 from crma.route.centroid import Router
 from crma.route.retyping import retyped_of
 from crma.route.seen import FEATURES, FeatureKind, seen_of
-from crma.stack.layout import BaseReference, Fit
+from crma.stack.layout import ROWS, BaseReference, Fit
 from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
 from crma.train.objectives import evaluate_rows
@@ -62,7 +62,8 @@ class ServedStack:
         # Whose numbers the backbone holds: a snapshot, None for those it began with, or numbers of no snapshot.
         self.snapshot_in: str | None = None
         self._content_in: str | None = None  # SHA-256 of its file: an id comes back after a domain was forgotten
-        self._rows: dict[tuple[str, str], tuple[Rendered, ...]] = {}
+        # (domain, split) -> SHA-256 of the file they were read from, and its rows
+        self._rows: dict[tuple[str, str], tuple[str, tuple[Rendered, ...]]] = {}
         self._placed: dict[str, str | None] = {}  # SHA-256 of the file that a domain's LoRA in the model was read from
         self._router: tuple[str, Router | None] | None = None  # SHA-256 of its file: what it prepares is worth keeping
         self._folded: dict[str, Weights] = {}  # SHA-256 of its files -> all that a domain adds
@@ -334,15 +335,19 @@ class ServedStack:
         return kept_rows(self.stack, domain, split)
 
     def kept(self, domain: str, split: str) -> tuple[Rendered, ...]:
-        if (domain, split) not in self._rows:
-            length = LearnConfig(**self.stack.manifest.domain(domain).config).max_length
+        """A domain's kept rows; none where it keeps none."""
+        record = self.stack.manifest.domain(domain)
+        if record.rows_kept is None:
+            return ()
+        # By content, as LoRAs are: another process may have forgotten the domain and learnt its name anew.
+        content = self.stack.manifest.files[f"{record.rows_kept}/{ROWS}"].sha256
+        known = self._rows.get((domain, split))
+        if known is None or known[0] != content:
             examples = self.kept_examples(domain, split)
-            self._rows[domain, split] = render_all(examples, self.tokenizer, length).rows if examples else ()
-        return self._rows[domain, split]
-
-    def drop_rows(self, domain: str) -> None:
-        """Its kept rows have changed, or are gone."""
-        self._rows = {key: rows for key, rows in self._rows.items() if key[0] != domain}
+            length = LearnConfig(**record.config).max_length
+            known = (content, render_all(examples, self.tokenizer, length).rows if examples else ())
+            self._rows[domain, split] = known
+        return known[1]
 
     # --- routing -----------------------------------------------------------------------------------------------
 
@@ -403,7 +408,7 @@ def kept_rows(stack: Stack, domain: str, split: str) -> list[Example]:
             messages=tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"]),
             group=row.get("group"),
         )
-        for row in stack.read_lines(f"{record.rows_kept}/rows.jsonl")
+        for row in stack.read_lines(f"{record.rows_kept}/{ROWS}")
         if row["split"] == split
     ]
 

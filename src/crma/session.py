@@ -8,7 +8,6 @@ last checkpoint, `metrics.jsonl`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,8 +77,12 @@ class Session:
 
     def log(self, line: Mapping[str, Any]) -> None:
         if self._writes:
-            with (self.folder / _METRICS).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            path = self.folder / _METRICS
+            try:
+                with path.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise files.write_refused(path, error) from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines so far; a line that a kill cut short is left out."""
@@ -96,6 +99,5 @@ class Session:
         """Drop the lines of `phase` after `step`: those steps run again."""
         if self._writes:
             kept = [m for m in self.metrics() if m.get("phase") != phase or m.get("step", 0) <= step]
-            partial = self.folder / f"{_METRICS}.{os.getpid()}"
-            partial.write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
-            os.replace(partial, self.folder / _METRICS)
+            data = "".join(json.dumps(m) + "\n" for m in kept).encode()
+            files.write_bytes_atomic(self.folder / _METRICS, data)

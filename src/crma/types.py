@@ -24,7 +24,7 @@ def check_domain_name(name: str) -> str:
     if not _DOMAIN_NAME.fullmatch(name) or name.lower() == "base":
         raise ConfigError(
             "this cannot name a domain",
-            expected="1 to 64 letters, digits, '-' or '_', opening with a letter or digit; not 'base'",
+            expected="1 to 64 of A-Z, a-z, 0-9, '-' and '_', the first a letter or digit; not 'base'",
             got=repr(name),
             next_step="choose another name, such as 'medicine'",
         )

@@ -326,10 +326,10 @@ def test_rows_of_one_document_are_drawn_together():
     theirs, ours = {"a": (losses, tokens)}, {"a": (losses + rng.normal(0, 0.3, 60).clip(-0.4, 0.4), tokens)}
     once = paired_relative_advantage(ours, theirs, {"a": range(60)})
     assert once == paired_relative_advantage(ours, theirs)
-    four = [{d: (np.tile(x, 4), np.tile(n, 4)) for d, (x, n) in side.items()} for side in (ours, theirs)]
-    told = paired_relative_advantage(*four, {"a": [*range(60)] * 4})
+    us, them = ({d: (np.tile(x, 4), np.tile(n, 4)) for d, (x, n) in side.items()} for side in (ours, theirs))
+    told = paired_relative_advantage(us, them, {"a": [*range(60)] * 4})
     assert (told.estimate, told.low, told.high) == pytest.approx((once.estimate, once.low, once.high))
-    naive = paired_relative_advantage(*four)
+    naive = paired_relative_advantage(us, them)
     assert 0.4 < (naive.high - naive.low) / (once.high - once.low) < 0.6  # as if there were four times the documents
 
 

@@ -264,6 +264,28 @@ def test_the_bound_is_reached(form: str):
     assert [r.gate for r in backbone.report()] == pytest.approx([1.0] * len(backbone.sites), abs=SLACK)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@torch.no_grad()
+def test_the_bound_holds_for_what_the_factors_are_rounded_to(seed: int):
+    """In a base of 16 bits they are applied rounded, which alone would break a bound that is reached."""
+    model, backbone = attached("contraction", 4, dtype=torch.bfloat16, hidden=64)
+    swapped_signs(opened(backbone, size=100.0, seed=seed))
+
+    def worst() -> float:
+        operators = backbone()
+        return max(
+            norm((le.bfloat16().double() @ r.bfloat16().double()).numpy()) / allowed
+            for le, r, allowed in zip(operators.left, operators.right, backbone.allowed().tolist(), strict=True)
+        )
+
+    assert worst() <= 1.0
+    assert backbone.operator_norms().max() == pytest.approx(worst())
+    assert worst() > 0.97  # no more is given away than rounding could take
+    backbone.applied = torch.float32
+    assert worst() > 1.0 + SLACK
+    assert model.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("strength", [0.05, 0.5, 4.0])
 @torch.no_grad()
 def test_the_strength_is_what_a_contraction_may_add(strength: float):

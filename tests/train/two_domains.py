@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
@@ -22,9 +23,10 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
 from crma.continual import ContinualModel
-from crma.errors import UnknownDomainError
+from crma.errors import StackLockedError, UnknownDomainError
 from crma.model.backbone import BackboneConfig
 from crma.model.base import Precision
+from crma.stack.stack import Stack
 from crma.train.config import LearnConfig
 from crma.train.loop import LoopConfig
 from crma.types import Example, Split
@@ -88,6 +90,11 @@ def forget(model: ContinualModel, out: Path) -> dict[str, object]:
         other.forget("herbs")
     except UnknownDomainError as error:
         told["unknown"] = error.got
+    with Stack.open(copy).lock() if model.is_main else nullcontext():  # a fault of the main process alone
+        try:
+            other.learn("herbs", DOMAINS["stones"], FOLLOWING)
+        except StackLockedError as error:
+            told["locked"] = error.what
     told["first"] = asdict(other.forget("fruit"))
     told["after"] = [d.name for d in other.stack.manifest.domains]
     told["routed"] = [r.nearest for r in other.route(["What is the colour of fruit 1?"])]

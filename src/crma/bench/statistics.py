@@ -519,7 +519,8 @@ def _by_document(tables: Mapping[str, NDArray[Any]], documents: Mapping[str, Seq
         table = np.zeros((3 * len(domains), len(place)))
         for k, domain in enumerate(domains):
             columns = [place[d] for d in documents[domain]]
-            np.add.at(table[3 * k : 3 * k + 3], (slice(None), columns), tables[domain])
+            for row, values in enumerate(tables[domain]):
+                table[3 * k + row] = np.bincount(columns, weights=values, minlength=len(place))
         found.append(table)
     return found
 

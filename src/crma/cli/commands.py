@@ -128,10 +128,12 @@ def learn(
     from accelerate import Accelerator
 
     from crma.continual import ContinualModel
+    from crma.data.sources import read_examples
     from crma.errors import ConfigError, DataError
     from crma.model.backbone import BackboneConfig
     from crma.stack.stack import Stack
     from crma.train.config import LearnConfig
+    from crma.types import Example, check_domain_name
     from crma.watch import Watch
 
     quiet_libraries()
@@ -177,6 +179,10 @@ def learn(
 
         known = stack if Stack.exists(stack) else None
         refuse_failing(rows_there, stack=known, base=base, config=config, extends=domain if extend else None)
+    rows: tuple[Example, ...] = ()
+    if domain is not None and data is not None:  # a mistyped path or name must leave no stack behind
+        check_domain_name(domain)
+        rows = tuple(read_examples(data))
     accelerator = Accelerator()
     scratch = None
     if Stack.exists(stack) or extend:
@@ -206,7 +212,7 @@ def learn(
         if domain is None or data is None:
             from crma.incoming import Incoming
 
-            rows = Incoming(
+            incoming = Incoming(
                 model,
                 config,
                 source=f"file {auto.resolve()}" if auto is not None else f"stream {stream}",
@@ -215,13 +221,13 @@ def learn(
                 false_alarms=false_alarms,
                 on_event=listener,
             )
-            tell = _sorted(rows, auto, stream, idle=idle, plan=plan)
+            tell = _sorted(incoming, auto, stream, idle=idle, plan=plan)
         elif extend:
             own = LearnConfig(**model.stack.manifest.domain(domain).config)
-            extended = model.extend(domain, data, own.model_copy(update=chosen), on_event=listener)
+            extended = model.extend(domain, rows, own.model_copy(update=chosen), on_event=listener)
             tell = partial(tell_extended, stack, extended)
         else:
-            tell = partial(tell_learnt, stack, model.learn(domain, data, config, on_event=listener))
+            tell = partial(tell_learnt, stack, model.learn(domain, rows, config, on_event=listener))
     if accelerator.is_main_process:
         tell(as_json=as_json)
 
@@ -361,7 +367,9 @@ def forget(
         print_json(asdict(found))
         return
     out.print(f"'{domain}' is forgotten: its LoRA, its kept rows and its router statistics are gone.")
-    if found.trained_after and not rewind:
+    if rewind and not found.rewound:
+        out.print("The backbone does not build on it, so there is nothing to go back to.")
+    if found.trained_after and not found.rewound:
         out.print(
             f"The backbone was trained on it in {', '.join(found.trained_after)}; what those snapshots learnt stays.\n"
             f"To build on the snapshot before it ({found.snapshot_before or 'the untrained backbone'}) from now on: "
@@ -386,8 +394,12 @@ def verify(stack: StackArg, base: BaseOption = None, as_json: AsJson = False) ->
         out.print(f"files: {found['files']['checked']} checked, {len(found['files']['problems'])} problems")
         for problem in found["files"]["problems"]:
             out.print(f"  {problem}", markup=False)
-        out.print(f"ledger: {found['ledger']['entries']} entries, chain of hashes whole")
+        entries = found["ledger"]["entries"]
+        out.print("ledger: cannot be read" if entries is None else f"ledger: {entries} entries, chain of hashes whole")
         for name, s in found["snapshots"].items():
+            if "unreadable" in s:
+                out.print(f"{name} ({s['domain']}): cannot be read, so nothing can be said of its bound")
+                continue
             bound = s["certificate"]["norm_bound"] - 1.0
             out.print(
                 f"{name} ({s['domain']}): ‖M‖₂ − 1 ≤ {bound:.1e}, worst ‖BKA‖₂ {s['worst_operator_norm']:.6f} over "

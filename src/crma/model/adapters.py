@@ -28,6 +28,7 @@ __all__ = ["AdapterConfig", "Adapters", "Weights", "from_file", "peft_config", "
 Weights = dict[str, tuple[np.ndarray, np.ndarray]]
 
 _PREFIX = "base_model.model."  # what PEFT puts before a module's name in a file
+_MODULE = "crma_"  # before a LoRA's name in the model: PEFT keeps them in a ModuleDict, which refuses "values" or "pop"
 
 
 class AdapterConfig(BaseModel):
@@ -35,7 +36,7 @@ class AdapterConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rank: int = Field(default=8, ge=1, le=512)
+    rank: int = Field(default=8, ge=1)  # of what is folded or blended it is a sum, so it has no limit here
     alpha: float = Field(default=16.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     reads: Literal["orthonormal", "uniform"] = Field(
@@ -76,13 +77,13 @@ class Adapters:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             with _several_adapters():
-                inject_adapter_in_model(lora, self.model, adapter_name=name)
+                inject_adapter_in_model(lora, self.model, adapter_name=_MODULE + name)
             for layer in self._layers():
                 for part in (layer.lora_A, layer.lora_B):
-                    part[name].to(torch.float32)  # trained parameters are float32 whatever the base is held in
+                    part[_MODULE + name].to(torch.float32)  # what is trained is float32, whatever the base is held in
                 layer.train(self.model.training)  # PEFT's new parts train, and would drop out in what is served
                 if config.reads == "orthonormal":
-                    _orthonormal_rows_(layer.lora_A[name].weight)
+                    _orthonormal_rows_(layer.lora_A[_MODULE + name].weight)
         self.configs[name] = config
         self.activate(self._active)
 
@@ -93,7 +94,7 @@ class Adapters:
         for layer in self._layers():
             layer.enable_adapters(name is not None)
             if name is not None:
-                layer.set_adapter(name)
+                layer.set_adapter(_MODULE + name)
             for part in (layer.lora_A, layer.lora_B):
                 part.requires_grad_(False)
         self._active = name
@@ -117,7 +118,7 @@ class Adapters:
                 self.activate(None)
             if len(self.configs) > 1:
                 with _several_adapters():
-                    delete_adapter(self.model, name, prefix="lora_", layer_cls=LoraLayer)
+                    delete_adapter(self.model, _MODULE + name, prefix="lora_", layer_cls=LoraLayer)
             else:
                 self._unwrap()
             del self.configs[name]
@@ -127,9 +128,9 @@ class Adapters:
         """Trained parameters by "<target>.lora_A" and "<target>.lora_B"."""
         found = {}
         for target, layer in self._named_layers():
-            if name in layer.lora_A:
-                found[f"{target}.lora_A"] = layer.lora_A[name].weight
-                found[f"{target}.lora_B"] = layer.lora_B[name].weight
+            if _MODULE + name in layer.lora_A:
+                found[f"{target}.lora_A"] = layer.lora_A[_MODULE + name].weight
+                found[f"{target}.lora_B"] = layer.lora_B[_MODULE + name].weight
         return found
 
     def weights(self, name: str) -> Weights:

@@ -140,6 +140,7 @@ class Backbone(nn.Module):
         self.logits = nn.Parameter(config.diagonal * torch.eye(2 * n) + noise, mixes)
         self.gate = nn.Parameter(torch.zeros(len(sites)), self._gated)
         self.register_buffer("norms", torch.ones(len(sites)))
+        self.applied = torch.float32  # what the factors are rounded to where they are applied: the base's own precision
 
     # --- the map -----------------------------------------------------------------------------------------------
 
@@ -171,6 +172,14 @@ class Backbone(nn.Module):
         where the bound needs it."""
         gate = _whole(self.gate).float()
         return gate.clamp(self._gate_floor, 1.0) if self._gated else torch.ones_like(gate)
+
+    @property
+    def _headroom(self) -> float:
+        """1 / (1 + u √n)², u the unit roundoff: rounding moves a factor of rank n by at most u ‖·‖_F ≤ u √n ‖·‖₂, and
+        there are two. 1 in float32, where it is below what is told apart (`OPERATOR_TOLERANCE`)."""
+        if self.applied.itemsize >= 4:
+            return 1.0
+        return (1.0 + torch.finfo(self.applied).eps / 2 * math.sqrt(self.config.directions)) ** -2
 
     @property
     def _gated(self) -> bool:
@@ -209,9 +218,10 @@ class Backbone(nn.Module):
     def _contractions(self) -> list[Tensor]:
         """ρ ‖W‖₂ · B [d, n] a site: what was learnt, in the units in which a LoRA learns, cut down to ‖B‖₂ ≤ 1.
 
-        The factor that cuts counts as a constant in the gradient, which therefore never vanishes.
+        A little less in a base of 16 bits, so that what they round to keeps the bound as well. The factor that cuts
+        counts as a constant in the gradient, which therefore never vanishes.
         """
-        limits = self.allowed().unbind()
+        limits = (self.allowed() * self._headroom).unbind()
         writes = [self._write_scale * b for b in self._by_site(self.frames_out, self._out_groups, orthonormalise=False)]
         return [
             b * torch.where(norm > limit, limit / norm, 1.0)
@@ -351,8 +361,14 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def operator_norms(self) -> np.ndarray:
-        """‖B K A‖₂ (light: ‖I + g U (K − I) Uᵀ‖₂) a site [S], in float64, from the factors as they are applied."""
+        """‖B K A‖₂ (light: ‖I + g U (K − I) Uᵀ‖₂) a site [S], in float64.
+
+        Of a contraction from the factors as they are applied, rounded to the base's precision; of the other forms
+        before that rounding, which may add up to (1 + u √n)² − 1: 2.5 % in bfloat16 with ten directions.
+        """
         left, right = self._double_factors()
+        if self.config.frames == "contraction":
+            left, right = ([x.to(self.applied).double() for x in of] for of in (left, right))
         if self.config.frames == "lora":
             return np.array([_product_norm(le, r) for le, r in zip(left, right, strict=True)]) / self._base_norms()
         if self.config.frames == "light":
@@ -419,6 +435,7 @@ def attach_backbone(model: nn.Module, config: BackboneConfig) -> Backbone:
             next_step="attach the backbone first, then add adapters",
         )
     backbone = Backbone(sites, config)
+    backbone.applied = getattr(model, "dtype", torch.float32)
     device = next(model.parameters()).device
     backbone.norms.copy_(torch.tensor([_spectral_norm(modules[s.name], s) for s in sites]))
     if config.frames == "light":

@@ -33,6 +33,7 @@ __all__ = [
     "MANIFEST",
     "MANIFEST_COPY",
     "OWNED",
+    "ROWS",
     "TEMPORARY",
     "WORK",
     "BaseReference",
@@ -58,6 +59,7 @@ LOCK = ".lock"
 HOLDER = ".lock.json"
 OWNED = ("adapters", "router", "rows", "snapshots")  # every file here is named by the manifest, or is a leftover
 WORK = "work"
+ROWS = "rows.jsonl"  # under the folder of a domain's kept rows
 TEMPORARY = ".writing-"  # no path of a stack opens with a dot, so a temporary file never meets one
 
 # The letters that every file system and archive keeps as they are.
@@ -113,11 +115,11 @@ class BaseReference(_Value):
 class SnapshotRecord(_Value):
     id: Annotated[str, Field(pattern=rf"^{_SNAPSHOT_ID}$")]
     domain: str  # which was learnt when it was made; that domain may be forgotten since
-    parent: str | None = None  # history: the parent may have been removed since
+    parent: str | None = None  # what it was learnt from; where that was removed, the nearest before it that stayed
     alpha: Finite
     folder: str
     created: str
-    distance_mean: Finite | None = None  # δ = ‖ΔW − ΔW of the parent‖₂ / ‖W‖₂, over the sites
+    distance_mean: Finite | None = None  # δ = ‖ΔW − ΔW of what it was learnt from‖₂ / ‖W‖₂, over the sites
     distance_max: Finite | None = None
 
 
@@ -229,7 +231,7 @@ class Manifest(_Value):
         ids = {
             *(record.id for record in self.snapshots),
             *(record.parent for record in self.snapshots),
-            *(record.snapshot_learnt for record in self.domains),
+            *(id for record in self.domains for id in (record.snapshot_learnt, record.followed)),
         }
         return f"v{1 + max((int(id[1:]) for id in ids if id is not None), default=0):04d}"
 
