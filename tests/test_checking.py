@@ -152,6 +152,7 @@ def test_the_gate_names_every_line(tmp_path: Path, toy_base: Path) -> None:
         refuse_failing(file, base=str(toy_base))
     assert caught.value.faults == ((4, "keys and passwords"), (5, "keys and passwords"))
     assert SECRET not in str(caught.value)
+    assert f"crma data clean {file} -o OUT --base {toy_base} repairs" in str(caught.value)  # with the same settings
     assert refuse_failing(write(tmp_path / "sound.jsonl", law(3)), base=str(toy_base)).rows == 3
 
 

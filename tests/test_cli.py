@@ -151,7 +151,37 @@ def test_forget_says_what_stays(toy_base: Path, rows: Path, tmp_path: Path):
     code, text = crma("forget", path, "law")
     assert code == 0
     assert "v0001" in text
+    assert f"crma forget {path} law --rewind" in " ".join(text.split())
     assert as_json("status", path)["domains"] == []
+    assert as_json("forget", path, "law", "--rewind")["rewound"] is True
+
+
+def test_an_answer_is_not_broken_into_lines(stack: Path, monkeypatch: pytest.MonkeyPatch):
+    from crma.continual import ContinualModel
+
+    long = "word " * 60
+    told = Reply(text=long, route=Route(domain=None, confidence=0.0), shares={})
+    monkeypatch.setattr(ContinualModel, "ask", lambda *_, **__: told)
+    assert crma("ask", stack, "?")[1] == long + "\n"
+
+
+def test_a_report_that_could_not_be_written_is_refused_before_the_work(tmp_path: Path, rows: Path):
+    nowhere = tmp_path / "none" / "r.html"
+    for words in (
+        ("demo", "--folder", tmp_path / "d", "--report", nowhere),
+        ("data", "check", rows, "--html", nowhere),
+    ):
+        code, text = crma(*words, "--json")
+        assert code == 1
+        assert "cannot be written there" in json.loads(text)["error"]["message"]
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_mistyped_check_repairs_nothing(tmp_path: Path, rows: Path):
+    code, text = crma("data", "clean", rows, "-o", tmp_path / "clean.jsonl", "--skip", "pii_emial", "--json")
+    assert code == 1
+    assert "pii_emial" in json.loads(text)["error"]["message"]
+    assert not (tmp_path / "clean.jsonl").exists()
 
 
 def test_errors_are_messages_not_tracebacks(stack: Path, tmp_path: Path, rows: Path):

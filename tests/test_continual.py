@@ -230,6 +230,16 @@ def test_verify_reports_all_damage_and_does_not_stop_at_the_first(taught: Contin
     assert second.is_file()
 
 
+def test_a_base_in_a_folder_is_found_from_anywhere(tmp_path: Path, toy_base: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(toy_base.parent)
+    ContinualModel.create(tmp_path / "stack", base=toy_base.name, backbone=SMALL)
+    monkeypatch.chdir(tmp_path)
+    assert ContinualModel.from_pretrained("stack").stack.manifest.base.name == str(toy_base.resolve())
+    with pytest.raises(ConfigError, match="no domain"):
+        ContinualModel.from_pretrained("stack").export("out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_stack_without_backbone_is_a_lora_a_domain(tmp_path: Path, toy_base: Path):
     model = learnt(tmp_path / "stack", toy_base, frames=None)
     assert model.backbone is None
@@ -291,6 +301,8 @@ def test_bad_requests_say_what_to_do(taught: ContinualModel, tmp_path: Path):
         taught.learn("LAW", world("code"), CONFIG)
     with pytest.raises(ConfigError, match="max_new_tokens"):
         taught.ask("?", max_new_tokens=0)
+    with pytest.raises(DataError, match="this is no text"):  # as a shell hands on bytes that are no UTF-8
+        taught.ask("caf\udce9")
     with pytest.raises(DataError):
         taught.learn("new", tmp_path / "absent.jsonl", CONFIG)
     with pytest.raises(UnknownDomainError, match="no such domain"):

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from crma import ContinualModel, LearnConfig
+from crma.data.worlds import make_world
 from crma.demo import run_demo
-from crma.errors import ConfigError
+from crma.errors import BaseModelError, ConfigError
 from crma.stack.stack import Stack
 
 
@@ -49,6 +51,32 @@ def test_report_picture_and_receipt_hold_the_same_run(made):
     assert receipt["methods"] == json.loads(json.dumps(result["methods"]))
     assert "<svg" in (folder / "report.svg").read_text()
     assert result["samples"][0]["question"] in (folder / "report.html").read_text().replace("&#x27;", "'")
+
+
+def test_an_earlier_demo_is_replaced(made, toy_base: Path):
+    folder, result, _ = made
+    again = run_demo(folder / "stack", folder / "again.html", base=str(toy_base), say=lambda _: None)
+    assert [again["methods"][m]["loss"] for m in ("crma", "naive")] == [
+        result["methods"][m]["loss"] for m in ("crma", "naive")
+    ]
+
+
+def test_a_users_own_stack_of_the_same_domains_stays(tmp_path: Path, toy_base: Path):
+    own = ContinualModel.create(tmp_path / "mine", base=str(toy_base))
+    own.learn("law", make_world("law", entities=1).split, LearnConfig(epochs=1, rank=2, max_length=128))
+    before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match="not the demo's"):
+        run_demo(tmp_path / "mine", tmp_path / "r.html", base=str(toy_base), say=lambda _: None)
+    assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
+
+
+def test_a_base_that_is_not_there_costs_no_earlier_demo(tmp_path: Path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "made-by-crma-demo.txt").touch()
+    (tmp_path / "demo" / "left").touch()
+    with pytest.raises(BaseModelError):
+        run_demo(tmp_path / "demo", tmp_path / "r.html", base=str(tmp_path / "no-base.gguf"), say=lambda _: None)
+    assert (tmp_path / "demo" / "left").exists()
 
 
 def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path, toy_base: Path):

@@ -64,6 +64,22 @@ def test_a_snapshot_whose_parent_went_is_put_under_the_nearest_that_stayed(model
     assert model.stack.manifest.head == "v0001"
 
 
+def test_one_that_is_forgotten_already_can_still_be_rewound(model: ContinualModel):
+    learn(model, "medicine", "law", "finance")
+    model.forget("law")
+    assert model.stack.manifest.head == "v0003"
+    gone = model.forget("law", rewind=True)
+    assert (gone.rewound, gone.snapshot_before) == (True, "v0001")
+    assert model.stack.manifest.head == "v0001"
+    assert [d.name for d in model.stack.manifest.domains] == ["medicine", "finance"]
+    assert model.route(["What is it?"])[0].nearest in ("medicine", "finance")
+    with pytest.raises(UnknownDomainError):  # its snapshot is gone too now
+        model.forget("law", rewind=True)
+    with pytest.raises(UnknownDomainError):
+        model.forget("law")
+    assert model.stack.verify_files() == []
+
+
 def test_an_id_that_a_record_names_does_not_come_back(model: ContinualModel):
     learn(model, "medicine", "law")
     with model.stack.transaction() as tx:

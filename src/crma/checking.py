@@ -148,13 +148,17 @@ def refuse_failing(
         DataError: the verdict is `fail`; its faults are the lines, each with what is wrong with it.
     """
     report = prepare(data, stack=stack, base=base, config=config, extends=extends).report
+    # The same settings, or what failed here would pass there.
+    given = {"--stack": stack, "--base": base}
+    same = "".join(f" {option} {os.fspath(value)}" for option, value in given.items() if value is not None)
     errors = [finding for finding in report.findings if finding.severity == "error"]
     if errors:
         raise DataError(
             "these rows are not ready to be learnt",
             where=os.fspath(data),
             got=", ".join(f"{check_named(f.check).title}: {f.count}" for f in errors),
-            next_step=f"crma data check {os.fspath(data)} tells more; crma data clean {os.fspath(data)} -o OUT repairs",
+            next_step=f"crma data check {os.fspath(data)}{same} tells more; "
+            f"crma data clean {os.fspath(data)} -o OUT{same} repairs",
             faults=sorted((line, check_named(f.check).title) for f in errors for line in f.lines),
         )
     return report

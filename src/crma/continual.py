@@ -85,8 +85,12 @@ class ContinualModel(ServedStack):
     def _changing(self, domain: str) -> Iterator[None]:
         try:
             with ExitStack() as held:
+
+                def lock() -> None:
+                    held.enter_context(self.stack.lock())
+
                 # Under the lock no process can see the stack change; where there is none to be had, all are told.
-                on_main(self.accelerator, lambda: held.enter_context(self.stack.lock()) and None)
+                on_main(self.accelerator, lock)
                 yield
         except BaseException:
             self.adapters.remove(domain)  # half learnt: it must never answer
@@ -203,7 +207,8 @@ class ContinualModel(ServedStack):
             raise DataError(
                 "these domains keep no test rows",
                 where=", ".join(bare),
-                next_step="learn them with keep_rows, or read the losses of that day: `crma status`",
+                next_step="learn them with keep_rows and enough rows for a test split, or read the losses of that day: "
+                "`crma status`",
             )
         base, pinned, routed, accuracy = [], [], [], []
         for record in records:
@@ -290,9 +295,9 @@ class ContinualModel(ServedStack):
 
 
 def _conversation(text: str | Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:
+    turns: list[Message] = []
     if isinstance(text, str):
-        return (Message(role="user", content=text),)
-    turns = []
+        turns, text = [Message(role="user", content=text)], ()
     for number, turn in enumerate(text):
         if isinstance(turn, Message):
             turns.append(turn)
@@ -307,6 +312,17 @@ def _conversation(text: str | Sequence[Message | Mapping[str, str]]) -> tuple[Me
                 next_step="hand in the conversation as a list of such messages, oldest first",
             )
         turns.append(Message(role=cast(Any, role), content=content))
+    for number, message in enumerate(turns):
+        try:
+            message.content.encode()
+        except UnicodeEncodeError as error:  # bytes that were no UTF-8, on a command line or from a pipe
+            raise DataError(
+                "this is no text",
+                where=f"turn {number + 1}",
+                expected="UTF-8",
+                got=repr(message.content[error.start : error.end]),
+                next_step="send it as UTF-8",
+            ) from error
     return tuple(turns)
 
 

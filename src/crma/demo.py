@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ DOMAINS = ("medicine", "law", "finance")
 WORLD = {"entities": 2, "attributes": 3, "train_paraphrases": 4}
 ANSWER_TOKENS = 8
 STRANGERS = 8
+_MARK = "made-by-crma-demo.txt"
 _ASKING = 12.0  # answering every question once, in training steps (measured)
 
 Say = Callable[[str], None]
@@ -73,7 +75,7 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
     Raises:
         ConfigError: `folder` holds something that no demo made.
     """
-    _clear(folder)
+    _refuse_others(folder)
     worlds = {name: make_world(name, seed=seed, **WORLD).split for name in DOMAINS}
     # As the defaults are, but for what so few and so short rows need: more and smaller batches at a higher rate.
     config = LearnConfig(epochs=7, lr=4e-3, lr_backbone=4e-3, lr_mixing=4e-3, batch_size=3, max_length=128, seed=seed)
@@ -82,6 +84,8 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
     clock = _Clock(say, work=2 * len(DOMAINS) * steps + _ASKING * (2 * len(DOMAINS) + 1))
 
     clock(f"the base model: {base} (the first time it is converted, half a minute)")
+    naive_base = load_base(base)  # before anything is removed: a mistyped one must cost nothing
+    _clear(folder)
     model = ContinualModel.create(folder, base=base, backbone=BackboneConfig(seed=seed))
     untouched = [
         r.text for r in model.ask_many([e.prompt for _, e in asked], domain="base", max_new_tokens=ANSWER_TOKENS)
@@ -93,9 +97,7 @@ def run_demo(folder: Path, report: Path, *, base: str = "smollm2-135m", seed: in
     crma = _learn_with_crma(model, worlds, config, asked, base_exact, clock)
     # The naive adapter gets as many trained parameters as LoRA and backbone have together.
     matched = matched_rank(model.base.model, rank=config.rank, directions=_directions(model))
-    naive = _learn_naively(
-        load_base(base), worlds, config.model_copy(update={"rank": matched}), asked, base_exact, clock
-    )
+    naive = _learn_naively(naive_base, worlds, config.model_copy(update={"rank": matched}), asked, base_exact, clock)
 
     clock("questions of no domain")
     everyday = list(strangers()[:STRANGERS])
@@ -323,13 +325,22 @@ def _tell(result: Mapping[str, Any], say: Say) -> None:
     say(f"Bound on every site: {'holds' if result['certificate']['holds'] else 'DOES NOT HOLD'}")
 
 
-def _clear(folder: Path) -> None:
-    """Remove an earlier demo's stack; anything else stays."""
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    learnt = {d.name for d in Stack.open(folder).manifest.domains} if Stack.exists(folder) else {"?"}
-    if not learnt <= set(DOMAINS):
+def _refuse_others(folder: Path) -> None:
+    """Only what a demo has made is ever removed: a user's own stack may be of the same three domains."""
+    if folder.exists() and not (folder / _MARK).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(
-            "this folder is not the demo's", where=str(folder), next_step="give another one with --folder"
+            "this folder is not the demo's",
+            where=str(folder),
+            expected=f"a new or empty folder, or one that a demo made ({_MARK} is in it)",
+            got="a folder with other files" if folder.is_dir() else "a file",
+            next_step="give another one with --folder",
         )
-    shutil.rmtree(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Remove an earlier demo's stack, while nobody writes to it."""
+    if (folder / _MARK).is_file():
+        with Stack.open(folder).lock() if Stack.exists(folder) else nullcontext():
+            shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARK).write_text("Made by `crma demo`, which removes this folder when it runs again.\n")

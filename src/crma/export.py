@@ -64,6 +64,12 @@ def export_domains(
             got=str(next(served.model.parameters()).dtype),
         )
     manifest = served.stack.manifest
+    if not manifest.domains:
+        raise ConfigError(
+            "the stack has learnt no domain, so there is nothing to export",
+            where=str(served.stack.root),
+            next_step="learn one first: `crma learn`",
+        )
     names = list(dict.fromkeys(domains)) if domains else [d.name for d in manifest.domains]
     report: dict[str, Any] = {
         "base": manifest.base.model_dump(),
@@ -90,7 +96,7 @@ def export_domains(
         folded = served.folded(name)
         rank = rank_of(folded)
         folder = target / name
-        folder.mkdir(parents=True)
+        files.make_folder(folder)
         files.write_tensors(folder / "adapter_model.safetensors", to_file(folded), {"format": "pt"})
         peft = peft_config(
             rank=rank, alpha=float(rank), targets=served.adapters.targets, base_name=_base_name(manifest.base.name)

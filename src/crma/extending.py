@@ -21,16 +21,16 @@ from crma.data.render import Rendered, render_all
 from crma.errors import ConfigError, DataError
 from crma.forgetting import write_router
 from crma.learning import Data, split_of
-from crma.model.adapters import Weights, rank_of, to_file
+from crma.model.adapters import Weights, rank_of
 from crma.model.fold import blend
 from crma.route.centroid import Router
 from crma.route.retyping import retyped_of
 from crma.session import Session, session_data
-from crma.stack.layout import ROWS, WORK, DomainRecord, Extension
+from crma.stack.layout import WORK, DomainRecord, Extension, timestamp
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.processes import on_main
 from crma.train.promotion import Held, gain
-from crma.training import DomainTraining, data_hash, rows_to_keep, timestamp
+from crma.training import DomainTraining, data_hash
 from crma.types import Example, Split
 
 __all__ = ["Extended", "Extending", "check_extendable"]
@@ -229,18 +229,14 @@ class Extending(DomainTraining):
 
         def commit() -> None:
             with self.served.stack.transaction() as tx:
-                folder = tx.fresh_path(f"adapters/{self.domain}")
-                tx.write_tensors(f"{folder}/adapter_model.safetensors", to_file(weights), {"format": "pt"})
-                shape = LearnConfig(**record.config).adapter.of_rank(rank_of(weights))
-                tx.write_json(f"{folder}/adapter_config.json", self._peft_config(shape))
+                folder = self._write_adapter(tx, self.domain, weights, LearnConfig(**record.config).adapter)
                 session = Session(self.served.stack.work(self.domain), {}, writes=False)
                 tx.write_lines(f"{folder}/metrics.jsonl", session.metrics())
                 # What stands alone holds a backbone: it is not what was learnt under one, which stays beside it.
                 alone = record.standalone
                 for stale in {record.adapter} if alone else {record.adapter, record.adapter_learnt or record.adapter}:
                     tx.remove(stale)
-                kept = tx.fresh_path(f"rows/{self.domain}")
-                tx.write_lines(f"{kept}/{ROWS}", rows_to_keep(merged))
+                kept = self._write_rows(tx, merged)
                 assert record.rows_kept is not None
                 tx.remove(record.rows_kept)
                 changes: dict[str, Any] = {

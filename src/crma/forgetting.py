@@ -8,7 +8,7 @@ from typing import Any
 
 from crma.route.arrays import router_of
 from crma.route.centroid import Router
-from crma.stack.layout import Manifest, SnapshotRecord
+from crma.stack.layout import DomainRecord, Manifest, SnapshotRecord
 from crma.stack.stack import Stack
 from crma.stack.transaction import Transaction
 
@@ -28,12 +28,14 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
     """Remove a domain's LoRA, kept rows and part of the router; see `ContinualModel.forget`."""
     with stack.transaction() as tx:
         manifest = tx.manifest
-        record = manifest.domain(domain)
+        # The newest, where a domain of this name was learnt and forgotten before.
+        own = next((s for s in reversed(manifest.snapshots) if s.domain == domain), None)
+        # One that is forgotten already may still be rewound.
+        forgotten = rewind and own is not None and all(d.name != domain for d in manifest.domains)
+        record = None if forgotten else manifest.domain(domain)
         # First, under the lock: an extension that was cut short has learnt from the rows too, and were this process
         # killed after the commit, nobody could ask for the domain to be forgotten again.
         stack.clear_work(domain)
-        # The newest, where a domain of this name was learnt and forgotten before.
-        own = next((s for s in reversed(manifest.snapshots) if s.domain == domain), None)
         after = _descendants(manifest, own.id) if own else ()
         rest = tuple(d for d in manifest.domains if d.name != domain)
         carried = tuple(d.name for d in rest if d.followed in after)
@@ -42,18 +44,9 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
         # Stacks of before may name a parent that is gone.
         before = own.parent if own and any(s.id == own.parent for s in manifest.snapshots) else None
         changes: dict[str, Any] = {"domains": rest}
-        for adapter in {record.adapter, record.adapter_learnt or record.adapter}:
-            tx.remove(adapter)
-        if record.rows_kept:
-            tx.remove(record.rows_kept)
-        router = read_router(stack)
-        if router is not None and rest:
-            version = write_router(stack, tx, router.without_domain(domain))
-            changes["router"] = version
-            changes["domains"] = rest = tuple(d.model_copy(update={"router_version": version}) for d in rest)
-        elif manifest.router:
-            tx.remove(manifest.router)
-            changes["router"] = None
+        if record is not None:
+            changes |= _without(stack, tx, record, rest)
+            rest = changes["domains"]
         if rewind:
             head = changes["head"] = before if rewound else manifest.head
             needed = {head, *(d.snapshot_pinned for d in rest), *(d.snapshot_learnt for d in rest)}
@@ -89,6 +82,22 @@ def forget_domain(stack: Stack, domain: str, *, rewind: bool = False) -> Forgott
         snapshot_before=before,
         rewound=rewound,
     )
+
+
+def _without(stack: Stack, tx: Transaction, record: DomainRecord, rest: tuple[DomainRecord, ...]) -> dict[str, Any]:
+    """Take a domain's own files and its part of the router away; what becomes of the manifest."""
+    for adapter in {record.adapter, record.adapter_learnt or record.adapter}:
+        tx.remove(adapter)
+    if record.rows_kept:
+        tx.remove(record.rows_kept)
+    router = read_router(stack)
+    if router is not None and rest:
+        version = write_router(stack, tx, router.without_domain(record.name))
+        renewed = tuple(d.model_copy(update={"router_version": version}) for d in rest)
+        return {"domains": renewed, "router": version}
+    if tx.manifest.router:
+        tx.remove(tx.manifest.router)
+    return {"domains": rest, "router": None}
 
 
 def _descendants(manifest: Manifest, snapshot: str) -> tuple[str, ...]:

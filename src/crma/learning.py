@@ -26,18 +26,18 @@ from crma.data.render import Rendered, RenderedSplit, render_all
 from crma.data.sources import read_examples
 from crma.errors import ConfigError, DataError, TrainingDivergedError
 from crma.forgetting import write_router
-from crma.model.adapters import Weights, rank_of, to_file
+from crma.model.adapters import Weights, rank_of
 from crma.model.backbone import State, distance
 from crma.model.fold import Factors, absorb
 from crma.overlap import Overlap, overlaps_of
 from crma.route.centroid import Router
 from crma.session import Session, session_data
-from crma.stack.layout import ROWS, WORK, DomainRecord, Fit, SnapshotRecord
+from crma.stack.layout import WORK, DomainRecord, Fit, SnapshotRecord, timestamp
 from crma.stack.transaction import Transaction
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.processes import on_main
 from crma.train.promotion import Held, Verdict, furthest_follow, verify_proposal
-from crma.training import DomainTraining, data_hash, rows_to_keep, timestamp
+from crma.training import DomainTraining, data_hash
 from crma.types import Example, Split
 
 __all__ = ["RULE", "Data", "Learning", "Learnt", "split_of"]
@@ -343,16 +343,13 @@ class Learning(DomainTraining):
         known = session.get("held") or {}
         records = [self._remeasure(d, snapshot, verdict, fits, fitted, known) for d in manifest.domains]
         weights = self.served.adapters.weights(self.domain)
-        peft = self._peft_config(self.config.adapter)
         losses = {r.name: r.loss_now for r in records} | {self.domain: loss_after}
         floating = {r.name: r.loss_floating for r in records} | {self.domain: loss_after}
         self.served.wait()
 
         def commit() -> None:
             with self.served.stack.transaction() as tx:
-                folder = tx.fresh_path(f"adapters/{self.domain}")
-                tx.write_tensors(f"{folder}/adapter_model.safetensors", to_file(weights), {"format": "pt"})
-                tx.write_json(f"{folder}/adapter_config.json", peft)
+                folder = self._write_adapter(tx, self.domain, weights, self.config.adapter)
                 tx.write_lines(f"{folder}/metrics.jsonl", session.metrics())
                 changes: dict[str, Any] = {}
                 if moved and new is not None and snapshot is not None and verdict is not None:
@@ -372,8 +369,7 @@ class Learning(DomainTraining):
                     changes |= {"head": snapshot, "snapshots": (*manifest.snapshots, made)}
                 kept = None
                 if self.config.keep_rows and (split.validation or split.test):
-                    kept = tx.fresh_path(f"rows/{self.domain}")
-                    tx.write_lines(f"{kept}/{ROWS}", rows_to_keep(split))
+                    kept = self._write_rows(tx, split)
                 version = write_router(self.served.stack, tx, router)
                 record = DomainRecord(
                     name=self.domain,
@@ -466,11 +462,8 @@ class Learning(DomainTraining):
             tx.remove(record.adapter)
         if fit.follow == 1.0:
             return record.model_copy(update={"adapter": learnt, "adapter_learnt": None, "rank": None})
-        folder = tx.fresh_path(f"adapters/{record.name}")
-        tx.write_tensors(f"{folder}/adapter_model.safetensors", to_file(weights), {"format": "pt"})
-        own = LearnConfig(**record.config).adapter
-        rank = rank_of(weights)
-        tx.write_json(f"{folder}/adapter_config.json", self._peft_config(own.of_rank(rank)))
+        own, rank = LearnConfig(**record.config).adapter, rank_of(weights)
+        folder = self._write_adapter(tx, record.name, weights, own)
         grown = rank if rank != own.rank else None
         return record.model_copy(update={"adapter": folder, "adapter_learnt": learnt, "rank": grown})
 

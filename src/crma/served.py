@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Self, cast
 
 import numpy as np
@@ -31,12 +32,12 @@ from crma.train.objectives import evaluate_rows
 from crma.train.processes import forget_cut_forward, shard_base
 from crma.types import Example, Message, Score, Split
 
-__all__ = ["UNSAVED", "ServedStack"]
+__all__ = ["UNSAVED", "WEIGHTS", "ServedStack", "kept_rows"]
 
 _FACTORS_KEPT = 8  # snapshots
 _FOLDED_KEPT = 4  # domains
 _BLEND = "(blend)"  # the name of several domains' LoRA in the model; no domain can be called so
-_WEIGHTS = "adapter_model.safetensors"  # PEFT's name
+WEIGHTS = "adapter_model.safetensors"  # PEFT's name
 UNSAVED = "unsaved"  # what the backbone holds is no snapshot
 
 
@@ -85,8 +86,9 @@ class ServedStack:
         """A new stack at `path`. `backbone` None learns with per-domain LoRAs alone."""
         accelerator = accelerator or Accelerator()
         loaded = load_base(base, precision=precision, device=_device(device, accelerator))
+        local = Path(base).expanduser()  # as resolve() takes it; a later command may be called from elsewhere
         reference = BaseReference(
-            name=base,
+            name=str(local.resolve()) if loaded.source in ("folder", "gguf") else base,
             source=loaded.source,
             weights_sha256=loaded.weights_sha256,
             architecture=loaded.architecture,
@@ -190,7 +192,7 @@ class ServedStack:
         """All that a domain adds to the base, as one LoRA of scaling 1: its own and the backbone it is pinned to."""
         record, stored = self.stack.manifest.domain(domain), self.stack.manifest.files
         under = None if record.standalone else record.snapshot_pinned
-        key = stored[f"{record.adapter}/{_WEIGHTS}"].sha256 + (
+        key = stored[f"{record.adapter}/{WEIGHTS}"].sha256 + (
             stored[self._snapshot_file(under)].sha256 if under else ""
         )
         if key not in self._folded:
@@ -221,7 +223,7 @@ class ServedStack:
         """Make a committed domain's LoRA the active one, reading it where it is not in the model."""
         folder = self.stack.manifest.domain(domain).adapter
         # By content: another process may have learnt, and a folder's name comes back.
-        content = self.stack.manifest.files[f"{folder}/{_WEIGHTS}"].sha256
+        content = self.stack.manifest.files[f"{folder}/{WEIGHTS}"].sha256
         if self._placed.get(domain) != content or domain not in self.adapters.configs:
             self.place(domain, self._stored(folder), content)
         self.adapters.activate(domain)
@@ -293,7 +295,7 @@ class ServedStack:
         return self._factors[key]
 
     def _stored(self, folder: str) -> Weights:
-        return from_file(self.stack.read_tensors(f"{folder}/{_WEIGHTS}"))
+        return from_file(self.stack.read_tensors(f"{folder}/{WEIGHTS}"))
 
     def load_snapshot(self, snapshot: str | None) -> State | None:
         """Put a snapshot's numbers into the backbone (None: those it began with)."""

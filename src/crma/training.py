@@ -7,22 +7,23 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from crma.data.batches import Plan
 from crma.data.domains import split_hashes
 from crma.data.render import Rendered
-from crma.model.adapters import AdapterConfig, peft_config
+from crma.model.adapters import AdapterConfig, Weights, peft_config, rank_of, to_file
 from crma.model.backbone import State
-from crma.served import UNSAVED, ServedStack
+from crma.served import UNSAVED, WEIGHTS, ServedStack
 from crma.session import Session
+from crma.stack.layout import ROWS
+from crma.stack.transaction import Transaction
 from crma.train.config import LearnConfig, derived_seed
 from crma.train.loop import Checkpoint, Group, StepReport, fit
 from crma.train.promotion import Held
 from crma.types import Split
 
-__all__ = ["DomainTraining", "Listener", "data_hash", "rows_to_keep", "timestamp"]
+__all__ = ["DomainTraining", "Listener", "data_hash", "rows_to_keep"]
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 
@@ -154,13 +155,23 @@ class DomainTraining:
         weights = {t: (pair[f"{prefix}{t}.lora_A/value"], pair[f"{prefix}{t}.lora_B/value"]) for t in targets}
         self.served.adapters.load(self.domain, self.served.adapters.configs[self.domain], weights)
 
-    def _peft_config(self, shape: AdapterConfig) -> dict[str, Any]:
-        return peft_config(
-            rank=shape.rank,
-            alpha=shape.alpha,
-            targets=self.served.adapters.targets,
-            base_name=self.served.stack.manifest.base.name,
+    def _write_adapter(self, tx: Transaction, domain: str, weights: Weights, shape: AdapterConfig) -> str:
+        """A domain's LoRA under a new path, in PEFT's format; `shape`, at whatever rank, says its scaling."""
+        folder = tx.fresh_path(f"adapters/{domain}")
+        of = shape.of_rank(rank_of(weights))
+        tx.write_tensors(f"{folder}/{WEIGHTS}", to_file(weights), {"format": "pt"})
+        base, targets = self.served.stack.manifest.base.name, self.served.adapters.targets
+        tx.write_json(
+            f"{folder}/adapter_config.json",
+            peft_config(rank=of.rank, alpha=of.alpha, targets=targets, base_name=base),
         )
+        return folder
+
+    def _write_rows(self, tx: Transaction, split: Split) -> str:
+        """What judges the domain from now on, under a new path."""
+        folder = tx.fresh_path(f"rows/{self.domain}")
+        tx.write_lines(f"{folder}/{ROWS}", rows_to_keep(split))
+        return folder
 
 
 def data_hash(split: Split) -> str:
@@ -174,11 +185,6 @@ def rows_to_keep(split: Split) -> Iterator[dict[str, Any]]:
         for row in rows:
             line = {"split": name, "messages": [{"role": m.role, "content": m.content} for m in row.messages]}
             yield line if row.group is None else {**line, "group": row.group}
-
-
-def timestamp() -> str:
-    """Now, in UTC, as ISO 8601 has it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _backbone_part(checkpoint: Checkpoint) -> State:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from quality_rows import prose
 
 from crma.data.quality.check import Settings, Surveyed, survey
-from crma.data.quality.clean import REPAIRED, changes_of, clean, undo
+from crma.data.quality.clean import REPAIRED, Undone, changes_of, clean, undo
 from crma.data.quality.findings import CHECKS, Report
 from crma.errors import ConfigError, DataError
 from crma.types import Example
@@ -203,14 +203,38 @@ def test_what_was_cleaned_is_clean(tmp_path: Path) -> None:
 def test_undo_gives_every_row_back(tmp_path: Path) -> None:
     source = dirty(tmp_path / "rows.jsonl")
     clean(source, tmp_path / "clean.jsonl", checked(source))
-    assert undo(tmp_path / "clean.jsonl", tmp_path / "back.jsonl") == 7
+    assert undo(tmp_path / "clean.jsonl", tmp_path / "back.jsonl") == Undone(taken_back=7, gone=())
     assert (tmp_path / "back.jsonl").read_bytes() == source.read_bytes()
+
+
+def test_rows_that_no_list_can_hold_are_named_and_not_called_taken_back(tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_bytes(f'prompt,completion\n{prose(1)},{prose(2)}\n{prose(3)},"caf\xe9"\n'.encode("latin-1"))
+    done = clean(source, tmp_path / "clean.jsonl", checked(source))
+    assert (done.kept, done.dropped, done.gone) == (1, 1, (3,))
+    assert undo(tmp_path / "clean.jsonl", tmp_path / "back.jsonl") == Undone(taken_back=0, gone=(3,))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("excel.csv", "sep=;\nprompt;completion\na;b\n"),
+        ("whole.jsonl", '{"data": [{"prompt": "a", "completion": "b"}]}\n'),
+        ("share.jsonl", '{"conversations": [{"from": "human", "value": "a"}]}\n' * 3),
+    ],
+)
+def test_a_file_of_which_no_row_can_be_read_is_not_made_an_empty_one(tmp_path: Path, name: str, content: str) -> None:
+    source = tmp_path / name
+    source.write_text(content)
+    with pytest.raises(DataError, match="no row of this file can be read"):
+        clean(source, tmp_path / "clean.jsonl", checked(source))
+    assert [f.name for f in tmp_path.iterdir()] == [name]
 
 
 def test_undo_of_one_check_leaves_the_others(tmp_path: Path) -> None:
     source = dirty(tmp_path / "rows.jsonl")
     clean(source, tmp_path / "clean.jsonl", checked(source))
-    assert undo(tmp_path / "clean.jsonl", tmp_path / "back.jsonl", {"pii_email"}) == 1
+    assert undo(tmp_path / "clean.jsonl", tmp_path / "back.jsonl", {"pii_email"}).taken_back == 1
     out = (tmp_path / "back.jsonl").read_text()
     assert "jane.doe@hospital.org" in out
     assert SECRET not in out

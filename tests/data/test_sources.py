@@ -107,6 +107,19 @@ def test_a_chat_keeps_its_turns(tmp_path: Path) -> None:
     assert row.completion == "Bye."
 
 
+def test_a_parquet_file_without_rows_is_whole(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = pa.schema([("prompt", pa.string()), ("completion", pa.string())])
+    pq.write_table(names.empty_table(), tmp_path / "0.parquet")
+    with pytest.raises(DataError, match="holds no rows"):
+        read_examples(tmp_path / "0.parquet")
+    rows = pa.Table.from_pylist([{"prompt": "a", "completion": "b"}], schema=names)
+    pq.write_table(rows, tmp_path / "1.parquet")
+    assert [e.prompt for e in read_examples(tmp_path)] == ["a"]  # one empty part does not spoil a folder
+
+
 def test_a_chat_in_parquet_reads_like_one_in_json(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]
     pq.write_table(pa.Table.from_pylist([{"messages": chat, "noise": 1.5}]), tmp_path / "rows.parquet")

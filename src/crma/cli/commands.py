@@ -24,6 +24,7 @@ from crma.cli.common import (
     out,
     print_json,
     quiet_libraries,
+    refuse_folder,
     reports_errors,
 )
 from crma.cli.data import data_app
@@ -57,6 +58,7 @@ def demo(
     from crma.demo import run_demo
 
     quiet_libraries()
+    refuse_folder(report)
     result = run_demo(
         folder,
         report,
@@ -251,7 +253,7 @@ def ask(
     if as_json:
         print_json(asdict(reply))
         return
-    out.print(reply.text, markup=False, highlight=False)
+    out.print(reply.text, markup=False, highlight=False, soft_wrap=True)
     if show_route:
         tell_route(reply)
 
@@ -279,7 +281,7 @@ def chat(
         turns.append(Message(role="user", content=text))
         reply = model.ask(turns, domain=domain, max_new_tokens=max_new_tokens)
         turns.append(Message(role="assistant", content=reply.text))
-        out.print(f"{reply.route.domain or 'base'}> {reply.text}", markup=False, highlight=False)
+        out.print(f"{reply.route.domain or 'base'}> {reply.text}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -373,7 +375,7 @@ def forget(
         out.print(
             f"The backbone was trained on it in {', '.join(found.trained_after)}; what those snapshots learnt stays.\n"
             f"To build on the snapshot before it ({found.snapshot_before or 'the untrained backbone'}) from now on: "
-            "learn the later domains anew after `crma forget --rewind`."
+            f"`crma forget {stack} {domain} --rewind`."
         )
     if found.carried_by:
         out.print(

@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from crma.errors import CrmaError
+from crma.errors import ConfigError, CrmaError
 
 __all__ = [
     "AsJson",
@@ -24,6 +24,7 @@ __all__ = [
     "out",
     "print_json",
     "quiet_libraries",
+    "refuse_folder",
     "reports_errors",
     "use_threads",
 ]
@@ -49,10 +50,22 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             if kwargs.get("as_json"):
                 print_json({"error": {"type": kind, "message": str(error)}})
             err.print(f"[red]error[/red] ({kind}): ", end="")
-            err.print(str(error), markup=False, highlight=False)
+            err.print(str(error), markup=False, highlight=False, soft_wrap=True)  # paths stay whole
             raise typer.Exit(1) from error
 
     return run
+
+
+def refuse_folder(report: Path) -> None:
+    """ConfigError, before hours of work, where no report could be written to this path at their end."""
+    if report.is_dir() or not report.absolute().parent.is_dir():
+        raise ConfigError(
+            "a report cannot be written there",
+            where=str(report),
+            expected="a file in a folder that is there",
+            got="a folder" if report.is_dir() else f"no folder {report.absolute().parent}",
+            next_step="make the folder, or name another file",
+        )
 
 
 def print_json(value: Any) -> None:

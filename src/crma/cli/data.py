@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from crma.cli.common import AsJson, BaseOption, err, out, print_json, quiet_libraries, reports_errors
+from crma.cli.common import AsJson, BaseOption, err, out, print_json, quiet_libraries, refuse_folder, reports_errors
 
 __all__ = ["data_app"]
 
@@ -60,6 +60,8 @@ def data_check(
     from crma.web.quality_page import render_quality
 
     quiet_libraries()
+    if html is not None:
+        refuse_folder(html)
     asked = {"max_length": max_length, "epochs": epochs, "batch_size": batch_size}
     config = LearnConfig(**{name: value for name, value in asked.items() if value is not None})
     with _progress() as progress:
@@ -80,7 +82,9 @@ def data_check(
         try:
             html.write_text(render_quality(found), encoding="utf-8")
         except OSError as error:
-            raise DataError("the report cannot be written", where=html, got=error.strerror) from error
+            raise DataError(
+                "the report cannot be written", where=html, got=error.strerror, next_step="name another file"
+            ) from error
     if as_json:
         print_json(found)
     else:
@@ -113,8 +117,11 @@ def data_clean(
     """
     from crma.checking import prepare
     from crma.data.quality.clean import REPAIRED, clean, refuse_output
+    from crma.data.quality.findings import check_named
 
     quiet_libraries()
+    for name in (*(only or ()), *(skip or ())):
+        check_named(name)  # a mistyped one would repair what was to be left
     refuse_output(file, output)
     with _progress() as progress:
         surveyed = prepare(
@@ -127,6 +134,7 @@ def data_clean(
         "edited": done.edited,
         "dropped": done.dropped,
         "by_check": dict(done.by_check),
+        "gone": list(done.gone),
         "output": str(done.output),
         "changes": str(done.changes),
     }
@@ -136,6 +144,7 @@ def data_clean(
     out.print(f"{done.rows} rows: {done.kept} as they were, {done.edited} edited, {done.dropped} left out")
     for check, count in done.by_check.items():
         out.print(f"  {check}: {count}", highlight=False)
+    _tell_gone(done.gone)
     left = [f for f in surveyed.report.findings if f.check not in done.by_check and f.severity != "info"]
     for finding in left:
         out.print(f"  left as it is: {finding.check}, {finding.count} rows in {finding.file}", markup=False)
@@ -153,11 +162,22 @@ def data_undo(
     """The rows as they were before cleaning, as JSON Lines."""
     from crma.data.quality.clean import undo
 
-    taken = undo(output, restored, only or None)
+    done = undo(output, restored, only or None)
     if as_json:
-        print_json({"output": str(restored), "taken_back": taken})
+        print_json({"output": str(restored), "taken_back": done.taken_back, "gone": list(done.gone)})
     else:
-        out.print(f"took back {taken} changes; wrote {restored}", markup=False, highlight=False)
+        out.print(f"took back {done.taken_back} changes; wrote {restored}", markup=False, highlight=False)
+        _tell_gone(done.gone)
+
+
+def _tell_gone(lines: Sequence[int]) -> None:
+    if lines:
+        named = f"{', '.join(map(str, lines[:20]))}{', …' if len(lines) > 20 else ''}"
+        out.print(
+            f"  cannot be had back, since no text of it could be kept: line {named} of the file that was cleaned; keep "
+            "that file",
+            highlight=False,
+        )
 
 
 @contextmanager

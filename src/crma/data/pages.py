@@ -90,7 +90,7 @@ def _column(meta: Any) -> Column:
     return Column(
         path=path,
         values=_number(meta, 5),
-        start=min(start, named) if named > 0 else start,
+        start=min((x for x in (start, named) if x > 0), default=0),  # 0 says that there is no such page
         size=_number(meta, 7),
         named=_number(meta, 1) == _BYTE_ARRAY and any(e in _DICTIONARY_ENCODINGS for e in encodings),
         repeats=_DELTA_BYTE_ARRAY in encodings,

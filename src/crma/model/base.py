@@ -113,7 +113,7 @@ def load_base(name: str, *, precision: Precision = "auto", device: str | None = 
             where=str(folder),
             expected="a Hugging Face causal LM: config.json, a tokenizer and weights as safetensors",
             got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            next_step="check the name; where there is no internet, give a local folder or a .gguf file",
+            next_step="check the name; where there is no internet, give a local folder or a .gguf file (`--base`)",
         ) from error
     model, info = loaded
     _refuse_missing(info["missing_keys"], where=folder)

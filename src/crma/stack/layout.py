@@ -46,8 +46,8 @@ __all__ = [
     "SnapshotRecord",
     "check_path",
     "crma_version",
-    "now",
     "path_fault",
+    "timestamp",
 ]
 
 FORMAT_VERSION = 1
@@ -294,7 +294,7 @@ def _repeated(names: Iterable[str]) -> list[str]:
     return repeated
 
 
-def now() -> str:
+def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -36,7 +36,7 @@ from crma.stack.layout import (
     Manifest,
     check_path,
     crma_version,
-    now,
+    timestamp,
 )
 from crma.stack.manifest import encode_manifest, publish, read_copy, read_manifest, write_copy
 from crma.stack.transaction import Transaction
@@ -75,7 +75,7 @@ class Stack:
         writer.acquire(timeout=0.0)
         try:
             check_vacant(root)
-            time = now()
+            time = timestamp()
             entry = ledger.check_entry({"kind": "create", "base": base.name, "weights_sha256": base.weights_sha256})
             lines, head = ledger.encode_entries(ledger.EMPTY, [entry], time=time)
             manifest = Manifest(

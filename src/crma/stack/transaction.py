@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from crma.errors import BaseMismatchError, StackError, StackLockedError, StackWriteError
 from crma.stack import files, ledger
 from crma.stack.folder import inside, remove_empty_folders
-from crma.stack.layout import LEDGER, LOCK, MANIFEST, FileRecord, Manifest, check_path, crma_version, now
+from crma.stack.layout import LEDGER, LOCK, MANIFEST, FileRecord, Manifest, check_path, crma_version, timestamp
 from crma.stack.manifest import decode_manifest, encode_manifest, faults_of, publish, write_copy
 
 __all__ = ["Transaction"]
@@ -113,7 +113,7 @@ class Transaction:
     def commit(self) -> None:
         if not (self._written or self._removed or self._changes or self._entries):
             return
-        time = now()
+        time = timestamp()
         # At least one entry a commit: the ledger's length then tells which of two manifests is the older.
         entries = self._entries or [{"kind": "change", "written": [*self._written], "removed": [*self._removed]}]
         lines, head = ledger.encode_entries(self.manifest.ledger, entries, time=time)

@@ -12,7 +12,7 @@ import filelock
 
 from crma.errors import StackError, StackLockedError, StackWriteError
 from crma.stack import files
-from crma.stack.layout import HOLDER, LOCK, now
+from crma.stack.layout import HOLDER, LOCK, timestamp
 
 __all__ = ["WriterLock"]
 
@@ -57,7 +57,7 @@ class WriterLock:
         except OSError as error:
             raise files.write_refused(self._root / LOCK, error) from error
         self._lock = lock
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": timestamp()}
         with contextlib.suppress(StackWriteError):  # a courtesy to others: not worth failing for on a full disk
             files.write_json(self._root / HOLDER, holder)
 

@@ -52,8 +52,15 @@ class Cleaned:
     edited: int
     dropped: int
     by_check: Mapping[str, int]
+    gone: tuple[int, ...]  # lines of dropped rows whose text could not be kept (broken CSV, too long): not to be undone
     output: Path
     changes: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Undone:
+    taken_back: int  # changes
+    gone: tuple[int, ...]  # lines, in the file that was cleaned, of rows that no list of changes holds
 
 
 def changes_of(output: Path) -> Path:
@@ -72,7 +79,7 @@ def clean(source: Path, output: Path, surveyed: Surveyed, checks: Collection[str
 
     Raises:
         ConfigError: a check that does not exist or cannot repair, or an `output` that is there.
-        DataError: the input changed since it was checked, or the disk is full.
+        DataError: the input changed since it was checked, no row of it can be read, or the disk is full.
     """
     wanted = _wanted(checks)
     refuse_output(source, output)
@@ -80,12 +87,16 @@ def clean(source: Path, output: Path, surveyed: Surveyed, checks: Collection[str
     number = surveyed.first_row[source]
     rows = kept = edited = dropped = 0
     by_check: Counter[str] = Counter()
+    gone: list[int] = []
+    readable, fault = False, ""
     with _whole_or_not(output) as (lines, changes):
         _write(changes, {"format": FORMAT, "source": source.name, "checks": sorted(wanted)})
         written = hashlib.sha256()
         original = hashlib.sha256()
         for record in read_records(source):
             rows += 1
+            readable = readable or record.example is not None
+            fault = fault or (f"line {record.line}: {record.fault}" if record.example is None else "")
             before = _line_of(record)
             _feed(original, before)
             names = (
@@ -103,6 +114,8 @@ def clean(source: Path, output: Path, surveyed: Surveyed, checks: Collection[str
             by_check.update(did)
             if after is None:
                 dropped += 1
+                if before is None:
+                    gone.append(record.line)
             else:
                 lines.write(after + b"\n")
                 written.update(after + b"\n")
@@ -116,6 +129,14 @@ def clean(source: Path, output: Path, surveyed: Surveyed, checks: Collection[str
             else:
                 kept += 1
         _write(changes, {"rows": rows, "output_sha256": written.hexdigest(), "rows_sha256": original.hexdigest()})
+        if rows and not readable:
+            raise DataError(
+                "no row of this file can be read, so there is nothing to repair",
+                where=source,
+                expected="rows with prompt and completion, messages, or instruction and output",
+                got=fault,
+                next_step="rename its columns or fields, or save it as JSON Lines",
+            )
         if stamp_of(source) != surveyed.stamps[source]:
             raise DataError("the file changed while it was cleaned", where=source, next_step="check and clean it again")
     return Cleaned(
@@ -124,15 +145,14 @@ def clean(source: Path, output: Path, surveyed: Surveyed, checks: Collection[str
         edited=edited,
         dropped=dropped,
         by_check=dict(by_check),
+        gone=tuple(gone),
         output=output,
         changes=changes_of(output),
     )
 
 
-def undo(output: Path, restored: Path, checks: Collection[str] | None = None) -> int:
+def undo(output: Path, restored: Path, checks: Collection[str] | None = None) -> Undone:
     """The rows as they were before `clean`, as JSON Lines; with `checks` only what these alone changed is taken back.
-
-    Returns how many changes were taken back.
 
     Raises:
         DataError: there is no list of changes, or `output` is not the file it belongs to.
@@ -143,7 +163,7 @@ def undo(output: Path, restored: Path, checks: Collection[str] | None = None) ->
     changes = changes_of(output)
     entries, end = _read_changes(changes)
     _refuse_changed(output, end)
-    taken = 0
+    taken, gone = 0, list[int]()
     original = hashlib.sha256()
     with output.open("rb") as lines, _whole_or_not(restored, with_changes=False) as (out, _):
         for row in range(1, end["rows"] + 1):
@@ -152,8 +172,10 @@ def undo(output: Path, restored: Path, checks: Collection[str] | None = None) ->
             back = entry is not None and (checks is None or set(entry["checks"]) <= set(checks))
             if entry is not None and back:
                 before = _from_json("before", entry)
-                taken += 1
-                if before is not None:
+                if before is None:
+                    gone.append(entry["line"])
+                else:
+                    taken += 1
                     line = before + b"\n"
             _feed(original, line[:-1] if line else None)
             out.write(line)
@@ -161,7 +183,7 @@ def undo(output: Path, restored: Path, checks: Collection[str] | None = None) ->
             raise DataError(
                 "the rows are not what they were", where=changes, next_step="the list of changes is damaged"
             )
-    return taken
+    return Undone(taken_back=taken, gone=tuple(gone))
 
 
 # --- one row ---
