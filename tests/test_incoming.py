@@ -414,16 +414,21 @@ def test_killed_in_training_rows_that_come_later_do_not_mix_in(empty: Path, tmp_
     assert sum(learnt_rows(again.stack.root).values()) + len(waiting(again.stack.root)) == 170
 
 
-def test_rows_of_another_source_are_not_mixed_in(taught: Path, tmp_path: Path):
-    model = copy(taught, tmp_path)
+def test_what_waits_of_one_source_is_learnt_with_the_next(taught: Path, tmp_path: Path):
+    model, told = copy(taught, tmp_path), []
     with incoming(model, source="monday") as rows:
-        rows.take(about("glaciers", 5), 5)
-    before = state_of(model.stack.root)
-    with pytest.raises(ConfigError, match="5 rows of another source"), incoming(model, source="tuesday"):
-        pass
-    assert state_of(model.stack.root) == before
-    with incoming(model, source="monday") as rows:  # the lock is free again, and nothing is lost
-        assert rows.position == 5
+        rows.take(about("glaciers", 35), 35)
+        assert rows.finish() == []  # too few
+    with incoming(model, source="tuesday", events=told) as rows:
+        assert notes(told) == ["35 rows that were read before, from monday, wait to be learnt"]
+        assert rows.position == 0
+        rows.take(about("glaciers", 35, start=35), 35)
+        assert [learnt.domain for learnt in rows.finish()] == ["glaciers"]
+    learnt = learnt_rows(model.stack.root)["glaciers"]
+    assert learnt > 50  # more than either had
+    assert learnt + len(waiting(model.stack.root)) == 70  # and none is lost
+    with incoming(model, source="monday") as rows:
+        assert rows.position == 35  # its rows are not read again
 
 
 def test_where_nothing_waits_another_source_begins_at_its_beginning(taught: Path, tmp_path: Path):

@@ -77,7 +77,8 @@ class Incoming:
     ) -> None:
         """
         Args:
-            source: where rows come from; a run that was killed goes on only from the same one.
+            source: where rows come from: each is read on from where it was left. Rows of another one that still wait
+                are sorted together with these.
             least: rows that make a new domain.
             increment: rows by which a known domain is extended, before the end.
             false_alarms: of the test for novelty (`crma.route.novelty`).
@@ -121,21 +122,16 @@ class Incoming:
         if not path.is_file():
             return
         state = files.parse_json(path, files.read_bytes(path))
-        if state["source"] != self.source and state["rows"]:
-            raise ConfigError(
-                f"{len(state['rows'])} rows of another source wait to be learnt",
-                where=str(path),
-                expected=state["source"],
-                got=self.source,
-                next_step=f"go on with that one, or delete {path} to forget these rows",
-            )
         self._positions = state["positions"]
         rows = [_example(line) for line in state["rows"]]
         self._take(rows)
-        if state["source"] == self.source:
+        same = state["source"] == self.source
+        if same:
             self.sorter.resume(**state["novelty"])
         if rows:
-            self.on_event("note", {"text": f"{len(rows)} rows that were read before wait to be learnt"})
+            # Also those of another source: too few by themselves, they may be enough with the rows that come now.
+            came = "" if same else f", from {state['source']},"
+            self.on_event("note", {"text": f"{len(rows)} rows that were read before{came} wait to be learnt"})
         if state["begun"] is not None:
             numbers = list(self._rows)
             begun = {**state["begun"], "rows": [numbers[i] for i in state["begun"]["rows"]]}
