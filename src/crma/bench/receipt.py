@@ -50,7 +50,7 @@ class Measurement(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    after: int = Field(ge=0, description="domains learnt before; 0 is the base")
+    after: int = Field(ge=0, description="lessons learnt before, mostly one a domain; 0 is the base")
     domain: str
     view: View
     split: Literal["test", "validation"] = "test"

@@ -20,7 +20,7 @@ class Condition:
 
     name: str
     says: str
-    learner: Literal["base", "one", "copies", "joint", "stack", "reset"]
+    learner: Literal["base", "one", "copies", "joint", "stack", "reset", "halves", "unnamed"]
     rank: Literal["adapter", "matched"] = "matched"
     lr_factor: float = 1.0
     backbone: Mapping[str, Any] | None = None  # changes to BackboneConfig; None: no backbone
@@ -91,6 +91,27 @@ CONDITIONS: Mapping[str, Condition] = {
             directions=32,
         ),
         _crma("crma-warm", "crma, each LoRA begun as the nearest earlier one", learn={"warm_start": True}),
+        Condition(
+            name="halves",
+            says="crma, each domain's second half learnt by `extend` when all are learnt",
+            learner="halves",
+            rank="adapter",
+            backbone={},
+        ),
+        Condition(
+            name="auto",
+            says="crma, all rows in one shuffled file, without their domains",
+            learner="unnamed",
+            rank="adapter",
+            backbone={},
+        ),
+        Condition(
+            name="auto-stream",
+            says="crma, rows without their domains, one domain's after the other's",
+            learner="unnamed",
+            rank="adapter",
+            backbone={},
+        ),
         Condition(
             name="reset",
             says="crma with a new backbone at each domain: its capacity without its transfer",

@@ -39,6 +39,9 @@ CONTROLS = (
     "no-mixing",
     "reset",
     "light",
+    "halves",
+    "auto",
+    "auto-stream",
 )
 
 

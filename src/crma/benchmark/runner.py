@@ -15,9 +15,10 @@ from filelock import FileLock, Timeout
 
 from crma.bench.receipt import Receipt, read_receipts, write_receipt
 from crma.benchmark.conditions import condition_named
-from crma.benchmark.learners import Listener, Run, learn
+from crma.benchmark.learners import learn
 from crma.benchmark.memory import forget_peak_memory, peak_memory_mb
 from crma.benchmark.recipes import Recipe
+from crma.benchmark.run import Listener, Run
 from crma.benchmark.streams import STREAMS, load_stream
 from crma.benchmark.toy import toy_base
 from crma.data.domains import document_hashes, leaks, split_hashes
