@@ -561,3 +561,39 @@ def test_top_k_asks_those_that_accept_together(taught: ContinualModel, monkeypat
 def test_what_cannot_be_blended_is_refused(taught: ContinualModel, wrong: dict[str, Any]):
     with pytest.raises(ConfigError, match="cannot be blended"):
         taught.ask("Who?", **wrong)
+
+
+def turned(split: Split, before: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> Split:
+    """The same questions within conversations."""
+
+    def told(row: Example) -> Example:
+        said = [
+            m
+            for text in before
+            for m in (Message(role="user", content=text), Message(role="assistant", content="Yes."))
+        ]
+        more = [
+            m for text in after for m in (Message(role="user", content=text), Message(role="assistant", content="So."))
+        ]
+        return Example(messages=(*said, *row.messages, *more), group=row.group)
+
+    parts = {name: tuple(told(row) for row in getattr(split, name)) for name in ("train", "validation", "test")}
+    return Split(**parts)
+
+
+def test_a_router_is_made_of_the_questions_that_conversations_come_to(taught: ContinualModel):
+    plain = taught.router_with("music", world("finance"))
+    assert taught.router_with("music", turned(world("finance"), after=("why is that",))) == plain
+    assert taught.router_with("music", turned(world("finance"), before=("hi",), after=("go on",))) == plain
+    assert taught.router_with("music", world("law")) != plain
+
+
+def test_rows_of_several_turns_are_evaluated_as_they_would_be_asked(tmp_path: Path, toy_base: Path, monkeypatch):
+    model = ContinualModel.create(tmp_path / "stack", base=str(toy_base))
+    split = turned(world("law"), after=("why is that",))
+    model.learn("law", split, CONFIG)
+    asked, route = [], model.route_conversations
+    monkeypatch.setattr(model, "route_conversations", lambda talks: asked.extend(talks) or route(talks))
+    (accuracy,) = model.evaluate().routing_accuracy
+    assert [list(talk) for talk in asked] == [list(row.messages) for row in split.test]
+    assert accuracy == sum(r.domain == "law" for r in route(asked)) / len(asked)

@@ -218,7 +218,7 @@ class ContinualModel(ServedStack):
             with self.serving(record.name):
                 own = self.score_rows(rows)
             pinned.append(own.loss)
-            routes = self.route([e.prompt for e in self.kept_examples(record.name, "test")])
+            routes = self.route_conversations([e.messages for e in self.kept_examples(record.name, "test")])
             routed.append(self._routed_loss(record.name, rows, own, routes))
             accuracy.append(sum(r.domain == record.name for r in routes) / len(routes))
         days = {e["domain"]: e["test_loss_floating"] for e in self.stack.read_ledger() if e["kind"] == "learn"}

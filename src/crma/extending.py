@@ -17,6 +17,7 @@ from typing import Any
 
 from crma.data.batches import plan_batches
 from crma.data.domains import apart_from, documents_of
+from crma.data.openings import openings
 from crma.data.render import Rendered, render_all
 from crma.errors import ConfigError, DataError
 from crma.forgetting import write_router
@@ -300,12 +301,12 @@ class Extending(DomainTraining):
         if router is None:
             return None
         judges = (*judged_by, *new.validation)
-        prompts = [e.prompt for e in new.train]
+        prompts = openings(new.train)
         own = self.served.features(prompts)
         return router.with_more(
             self.domain,
             own,
-            self.served.features([e.prompt for e in judges]),
+            self.served.features(openings(judges, like=new.train)),
             documents=documents_of(judges),
             retyped=retyped_of(prompts, own, self.served.features),
         )

@@ -20,6 +20,7 @@ import numpy as np
 
 from crma.continual import ContinualModel
 from crma.data.lines import follow
+from crma.data.openings import openings
 from crma.data.sources import read_examples, read_line
 from crma.errors import ConfigError, CrmaError, DataError
 from crma.extending import Extended
@@ -141,7 +142,7 @@ class Incoming:
 
     def take(self, rows: Sequence[Example], position: int, *, keep: bool = True) -> None:
         """Sort rows, and keep them; `position` is where in the source to go on after them."""
-        usable = [row for row in rows if row.prompt.strip()]
+        usable = [row for row, text in zip(rows, openings(rows), strict=True) if text.strip()]
         if len(usable) < len(rows):
             self.on_event("note", {"text": f"{len(rows) - len(usable)} rows ask nothing and are left out"})
         for start in range(0, len(usable), _PART):
@@ -156,7 +157,7 @@ class Incoming:
     def _take(self, rows: Sequence[Example]) -> None:
         if not rows:
             return
-        features = self.model.features([row.prompt for row in rows])
+        features = self.model.features(openings(rows))
         sound = np.asarray(np.isfinite(features).all(axis=1))
         if not sound.all():
             self.on_event("note", {"text": f"{int((~sound).sum())} rows have no finite features and are left out"})
@@ -244,7 +245,7 @@ class Incoming:
         return [*found, self._planned(None, tuple(sorted(left)), new=False)] if left else found
 
     def _planned(self, domain: str | None, rows: Sequence[int], *, new: bool) -> Planned:
-        samples = tuple(self._rows[n].prompt for n in rows[:: max(1, len(rows) // 3)][:3])
+        samples = tuple(openings([self._rows[n] for n in rows[:: max(1, len(rows) // 3)][:3]]))
         return Planned(domain=domain, new=new, rows=len(rows), samples=samples)
 
     def _do(self, kind: str, domain: str, numbers: Sequence[int], begun: str | None = None) -> list[Learnt | Extended]:
@@ -301,8 +302,8 @@ class Incoming:
         taken, found = {name.casefold() for name in self._names()}, []
         for rows in groups:
             mine = set(rows)
-            own = [self._rows[n].prompt for n in rows]
-            rest = [row.prompt for n, row in self._rows.items() if n not in mine]
+            own = openings([self._rows[n] for n in rows])
+            rest = openings([row for n, row in self._rows.items() if n not in mine])
             found.append((named_after(own, (*rest, *BACKGROUND_PROMPTS), taken.__contains__), rows))
             taken.add(found[-1][0])
         return found

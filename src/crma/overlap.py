@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from crma.data.openings import openings
 from crma.route.centroid import Router
 from crma.served import ServedStack
 from crma.types import Split
@@ -48,13 +49,13 @@ def overlaps_of(served: ServedStack, domain: str, router: Router, split: Split) 
     asked = split.test or split.validation
     if not asked or len(router.domains) < 2:
         return []
-    routes = router.route(served.features([e.prompt for e in asked]))
+    routes = router.route(served.features(openings(asked)))
     lost = Counter(r.nearest for r in routes if r.nearest is not None and r.nearest != domain)
     near = Counter(d for r in routes for d in (r.nearest, r.runner_up) if d is not None and d != domain)
     found = []
     for other, _ in sorted(near.items(), key=lambda item: (-lost[item[0]], -item[1], item[0]))[:_ASKED]:
         kept = served.kept_examples(other, "test") or served.kept_examples(other, "validation")
-        questions = [e.prompt for e in kept]
+        questions = openings(kept)
         back = router.route(served.features(questions)) if questions else []
         taken = sum(r.nearest == domain for r in back)
         if is_much(lost[other], len(routes)) or is_much(taken, len(back)):

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from crma.data.batches import plan_batches
+from crma.data.openings import openings
 from crma.data.quality.row import Hit, Kept
 from crma.data.quality.sampled import Sampled
 from crma.data.render import Rendered, ensure_chat_template, render
@@ -131,7 +132,8 @@ class OverlapCheck(Sampled):
 
     def finish(self, kept: Kept) -> Iterable[Hit]:
         router = self._served.router()
-        asked = [(number, example.prompt) for number, example in self.drawn if example.prompt.strip()]
+        drawn = openings([example for _, example in self.drawn])
+        asked = [(number, text) for (number, _), text in zip(self.drawn, drawn, strict=True) if text.strip()]
         if router is None or not asked:
             return
         features = self._served.features([prompt for _, prompt in asked])

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from crma.data.domains import documents_of
+from crma.data.openings import openings
 from crma.data.render import Rendered, ensure_chat_template, render_all
 from crma.errors import BaseMismatchError
 from crma.forgetting import read_router
@@ -378,9 +379,9 @@ class ServedStack:
     def router_with(self, domain: str, split: Split) -> Router:
         """The stack's router and `domain`."""
         router = self.router_or_empty()
-        prompts = [e.prompt for e in split.train]
+        prompts = openings(split.train)
         own = self.features(prompts)
-        held_out = self.features([e.prompt for e in split.validation]) if split.validation else None
+        held_out = self.features(openings(split.validation, like=split.train)) if split.validation else None
         documents = documents_of(split.validation or split.train)
         retyped = retyped_of(prompts, own, self.features)
         return router.with_domain(domain, own, held_out, documents=documents, retyped=retyped)

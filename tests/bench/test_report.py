@@ -8,6 +8,7 @@ import pytest
 from toy_receipts import toy_receipt, toy_suite
 
 from crma.bench.ahead_table import AHEAD
+from crma.bench.arriving_table import ARRIVING
 from crma.bench.receipt import NOWHERE, Answers, write_receipt
 from crma.bench.report import COMMAND, results_markdown, write_report
 from crma.bench.result_tables import result_tables
@@ -196,3 +197,31 @@ def test_what_became_of_a_domain_before_it_was_learnt():
     assert result_tables([told])["small/far/methods"] == result_tables([crma])["small/far/methods"]
     assert AHEAD in results_markdown([told], "figures")
     assert AHEAD not in results_markdown([crma], "figures")
+
+
+def test_what_it_costs_that_rows_come_otherwise_than_named_and_at_once():
+    halves = toy_receipt("halves", views={"routed": [1.5, 3.1]}, routes={"law": {"law": 4}, "code": {"code": 4}})
+    second = [
+        m.model_copy(update={"after": 4, "losses": tuple(x - 0.2 for x in m.losses)}) for m in halves.measurements
+    ]
+    halves = halves.model_copy(update={"measurements": (*halves.measurements, *second)})
+    auto = toy_receipt(
+        "auto", views={"routed": [1.0, 2.42]}, routes={"law": {"statute": 3, NOWHERE: 1}, "code": {"loop": 4}}
+    )
+    assert "small/far/arriving" not in result_tables(toy_suite())
+    text = results_markdown([*toy_suite(), halves, auto], "figures")
+    assert ARRIVING in text
+    rows = _rows(result_tables([*toy_suite(), halves, auto])["small/far/arriving"])
+    # crma as routed (1.0 + 2.8) / 2 = 1.9
+    assert rows["named, at once (crma)"][2:] == ["1.9000", "-", "1"]
+    half = rows["named, the first half of each domain (halves)"]
+    assert half[:3] == ["-", "-", "2.3000"]
+    assert half[3].startswith("-21.05 % [")
+    then = rows["named, the second half by `--extend` (halves)"]
+    assert then[:3] == ["2", "0 of 8 (0.0%)", "2.1000"]
+    assert then[3].startswith("-10.53 % [")
+    unnamed = rows["without names, one shuffled file, `--auto` (auto)"]
+    assert unnamed[:3] == ["2", "1 of 8 (12.5%)", "1.7100"]
+    assert unnamed[3].startswith("+10.00 % [")
+    # No other table takes them for methods with adapters of their own.
+    assert "halves" not in result_tables([*toy_suite(), halves, auto])["small/far/methods"]

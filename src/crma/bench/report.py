@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crma.bench.ahead_table import AHEAD
+from crma.bench.arriving_table import ARRIVING
 from crma.bench.cells import called, count
 from crma.bench.figures import draw_figures, figure_plans
 from crma.bench.general_tables import GENERAL, General, general_made, read_general
@@ -38,6 +39,8 @@ _WORDS = (
     "pinned, with each question going where the router sends it. Losses of rows with other numbers of runs are not to "
     "be compared; advantages are."
 )
+_SAID = {"ahead": AHEAD, "arriving": ARRIVING}  # what stands above a table of a stream
+
 _STUDIES = (
     (
         "growth",
@@ -92,11 +95,12 @@ def results_markdown(
             ("shares", "Share of each proposed backbone that was accepted"),
             ("routers", "Routers, at the end"),
             ("ahead", "Each domain's questions before it is learnt"),
+            ("arriving", "Rows in two halves, or without their domain's name"),
             ("answers", "Questions with one right answer, at the end"),
             ("compared", "Who answers which of them"),
         ):
             if f"{key}/{name}" in tables and not (name == "methods" and key in chosen):
-                said = [AHEAD] if name == "ahead" else []
+                said = [_SAID[name]] if name in _SAID else []
                 parts += [f"### {title}", *said, marked(f"{key}/{name}", tables[f"{key}/{name}"])]
         folder = Path(figures_folder).as_posix()
         parts += [f"![{p.caption}]({folder}/{p.file})" for p in plans if f"{p.recipe}/{p.stream}" == key]

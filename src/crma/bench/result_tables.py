@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from crma.bench.ahead_table import ahead_table
+from crma.bench.arriving_table import arriving_table
 from crma.bench.cells import NONE, bounded, called, count, markdown_table, nats, percent, plain, size
 from crma.bench.figures import spectral_steps
 from crma.bench.general_tables import General, general_tables
@@ -92,8 +93,8 @@ def result_tables(
     """Every table these receipts are enough for, as Markdown, by name.
 
     "headline", "captured", "growth", "rows", "rates", "cost", "bound", "missing"; for each recipe and stream
-    "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers", "ahead", "answers",
-    "compared"; and those of `routing_tables`, `quality_tables` and `general_tables`.
+    "small/far/methods", and so on "ablations", "domains", "seeds", "runs", "shares", "routers", "ahead", "arriving",
+    "answers", "compared"; and those of `routing_tables`, `quality_tables` and `general_tables`.
     """
     receipts = list(receipts)
     shown = whole(receipts)
@@ -117,6 +118,7 @@ def result_tables(
             "shares": _shares_table(runs),
             "routers": _routers_table(runs),
             "ahead": ahead_table(runs),
+            "arriving": arriving_table(runs),
             "answers": _answers_table(runs),
             "compared": _compared_table(runs),
         }
