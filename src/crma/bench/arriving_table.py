@@ -32,7 +32,8 @@ _WAYS: Sequence[tuple[str, str, int, int]] = (
 
 def arriving_table(runs: Sequence[Run]) -> str | None:
     """None where all rows came named and at once."""
-    rows = []
+    rows, ways = [], {condition for condition, *_ in _WAYS} - {_NAMED}
+    runs = [r for r in runs if ways & r.receipts.keys()]  # like stands beside like
     for condition, label, lessons, of in _WAYS:
         having = [(r, us) for r in runs if (us := _routed(r, condition, lessons * len(r.order))) is not None]
         if not having:
