@@ -235,3 +235,13 @@ def test_the_benchmark_runs_reports_and_notices_a_changed_number(tmp_path: Path,
     before, after = document.read_text().split(table)
     document.write_text(before + table + after.replace(number, f"{number}9", 1))
     assert CliRunner().invoke(app, [*report, "--check"]).exit_code == 1
+
+
+def test_a_stack_that_has_learnt_nothing_has_nothing_to_export(tmp_path: Path, toy_base: Path):
+    from crma import ContinualModel
+
+    stack = ContinualModel.create(tmp_path / "stack", base=str(toy_base)).stack.root
+    code, text = crma("export", stack, tmp_path / "out", "--json")
+    assert code == 1
+    assert "learnt no domain" in text
+    assert not (tmp_path / "out").exists()

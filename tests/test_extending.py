@@ -16,13 +16,13 @@ from crma.data.domains import prepare_domain
 from crma.data.render import render_all
 from crma.data.worlds import make_world
 from crma.errors import ConfigError, DataError, StackLockedError, UnknownDomainError
-from crma.extending import Extended
+from crma.extending import Extended, Extending
 from crma.model.adapters import Weights
 from crma.route.retyping import retyped_of
 from crma.stack.layout import DomainRecord
 from crma.stack.stack import Stack
 from crma.train.promotion import Held, gain
-from crma.types import Example, Split
+from crma.types import Example, Message, Split
 
 CONFIG = LearnConfig(
     epochs=1, rank=4, max_length=160, lr=1e-2, lr_backbone=5e-3, lr_mixing=5e-2, batch_size=4, checkpoint_every=2
@@ -200,6 +200,14 @@ def test_the_router_counts_the_new_rows(once: Once):
         retyped=retyped_of(prompts, own, once.model.features),
     )
     assert router == expected
+
+
+def test_old_rows_that_begin_with_a_greeting_are_not_read_as_new_ones_that_do_not(model: ContinualModel):
+    hello = (Message(role="user", content="hi"), Message(role="assistant", content="Hello."))
+    greeted = [replace(row, messages=(*hello, *row.messages)) for row in OLD.validation]
+    extending = Extending(model, "medicine", CONFIG, lambda _kind, _value: None)
+    assert extending._router(NEW, greeted) == extending._router(NEW, OLD.validation)
+    assert extending._router(NEW, greeted[:1]) != extending._router(NEW, OLD.validation)
 
 
 def test_it_is_written_down(once: Once):

@@ -28,7 +28,7 @@ from crma.learning import Learnt
 from crma.route.seen import HIDDEN_STATES
 from crma.served import ServedStack
 from crma.stack.stack import Stack
-from crma.types import Example, check_domain_name
+from crma.types import Example, Message, check_domain_name
 
 CONFIG = LearnConfig(epochs=1, rank=4, max_length=64, lr=1e-2)
 SMALL = BackboneConfig(directions=3)
@@ -429,6 +429,20 @@ def test_what_waits_of_one_source_is_learnt_with_the_next(taught: Path, tmp_path
     assert learnt + len(waiting(model.stack.root)) == 70  # and none is lost
     with incoming(model, source="monday") as rows:
         assert rows.position == 35  # its rows are not read again
+
+
+def test_of_conversations_the_question_is_sorted_and_named_after(taught: Path, tmp_path: Path):
+    model = copy(taught, tmp_path)
+    hello = (Message(role="user", content="hi"), Message(role="assistant", content="Hello."))
+    thanks = (Message(role="user", content="and then"), Message(role="assistant", content="No."))
+    talks = [Example(messages=(*hello, *row.messages, *thanks)) for row in about("glaciers", 60)]
+    with incoming(model) as rows:
+        rows.take([*talks, *about("dragons", 40, start=200)], 100)
+        plan = {planned.domain: planned for planned in rows.plan()}
+    assert set(plan) - {None} == {"glaciers", "dragons"}  # a few may wait
+    assert all("glaciers" in text for text in plan["glaciers"].samples)
+    with incoming(model) as rows:  # as they were, when they are read from the stack again
+        assert {planned.domain for planned in rows.plan()} - {None} == {"glaciers", "dragons"}
 
 
 def test_where_nothing_waits_another_source_begins_at_its_beginning(taught: Path, tmp_path: Path):

@@ -295,35 +295,33 @@ class ContinualModel(ServedStack):
 
 
 def _conversation(text: str | Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:
-    turns: list[Message] = []
-    if isinstance(text, str):
-        turns, text = [Message(role="user", content=text)], ()
-    for number, turn in enumerate(text):
-        if isinstance(turn, Message):
-            turns.append(turn)
-            continue
+    turns = (Message(role="user", content=text),) if isinstance(text, str) else text
+    return tuple(_message(turn, f"turn {number} of a conversation") for number, turn in enumerate(turns, start=1))
+
+
+def _message(turn: Message | Mapping[str, str], where: str) -> Message:
+    if not isinstance(turn, Message):
         role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, Mapping) else (None, None)
         if role not in get_args(Role) or not isinstance(content, str):
             raise DataError(
                 "this is no message",
-                where=f"turn {number + 1} of a conversation",
+                where=where,
                 expected=f'a Message, or {{"role": one of {", ".join(get_args(Role))}, "content": a text}}',
                 got=repr(turn)[:80],
                 next_step="hand in the conversation as a list of such messages, oldest first",
             )
-        turns.append(Message(role=cast(Any, role), content=content))
-    for number, message in enumerate(turns):
-        try:
-            message.content.encode()
-        except UnicodeEncodeError as error:  # bytes that were no UTF-8, on a command line or from a pipe
-            raise DataError(
-                "this is no text",
-                where=f"turn {number + 1}",
-                expected="UTF-8",
-                got=repr(message.content[error.start : error.end]),
-                next_step="send it as UTF-8",
-            ) from error
-    return tuple(turns)
+        turn = Message(role=cast(Any, role), content=content)
+    try:
+        turn.content.encode()
+    except UnicodeEncodeError as error:  # bytes that were no UTF-8, on a command line or from a pipe
+        raise DataError(
+            "this is no text",
+            where=where,
+            expected="UTF-8",
+            got=repr(turn.content[error.start : error.end]),
+            next_step="send it as UTF-8",
+        ) from error
+    return turn
 
 
 def _refuse_one_string(texts: object) -> None:

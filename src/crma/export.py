@@ -14,7 +14,7 @@ from crma.data.render import end_of_turn_ids, render_prompt
 from crma.errors import ConfigError, CrmaError
 from crma.generate.engine import generate
 from crma.model.adapters import AdapterConfig, peft_config, rank_of, to_file
-from crma.served import ServedStack
+from crma.served import WEIGHTS, ServedStack
 from crma.stack import files
 from crma.types import Message
 
@@ -97,7 +97,7 @@ def export_domains(
         rank = rank_of(folded)
         folder = target / name
         files.make_folder(folder)
-        files.write_tensors(folder / "adapter_model.safetensors", to_file(folded), {"format": "pt"})
+        files.write_tensors(folder / WEIGHTS, to_file(folded), {"format": "pt"})
         peft = peft_config(
             rank=rank, alpha=float(rank), targets=served.adapters.targets, base_name=_base_name(manifest.base.name)
         )

@@ -300,14 +300,14 @@ class Extending(DomainTraining):
         router = self.served.router()
         if router is None:
             return None
-        judges = (*judged_by, *new.validation)
         prompts = openings(new.train)
         own = self.served.features(prompts)
         return router.with_more(
             self.domain,
             own,
-            self.served.features(openings(judges, like=new.train)),
-            documents=documents_of(judges),
+            # Each by its own kind: the old rows may be conversations that begin with a greeting, and these may not.
+            self.served.features([*openings(judged_by), *openings(new.validation, like=new.train)]),
+            documents=documents_of((*judged_by, *new.validation)),
             retyped=retyped_of(prompts, own, self.served.features),
         )
 

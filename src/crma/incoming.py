@@ -96,6 +96,7 @@ class Incoming:
         self.increment, self.on_event = increment, on_event
         self._least, self._false_alarms = least, false_alarms
         self._rows: dict[int, Example] = {}
+        self._asked: dict[int, str] = {}  # what the router reads of each, decided once, with the rows it came with
         self._begun: dict[str, Any] | None = None
         self._held = ExitStack()
         self._positions: dict[str, int] = {}
@@ -125,7 +126,7 @@ class Incoming:
         state = files.parse_json(path, files.read_bytes(path))
         self._positions = state["positions"]
         rows = [_example(line) for line in state["rows"]]
-        self._take(rows)
+        self._take(rows, openings(rows))
         same = state["source"] == self.source
         if same:
             self.sorter.resume(**state["novelty"])
@@ -142,11 +143,12 @@ class Incoming:
 
     def take(self, rows: Sequence[Example], position: int, *, keep: bool = True) -> None:
         """Sort rows, and keep them; `position` is where in the source to go on after them."""
-        usable = [row for row, text in zip(rows, openings(rows), strict=True) if text.strip()]
+        usable = [(row, text) for row, text in zip(rows, openings(rows), strict=True) if text.strip()]
         if len(usable) < len(rows):
             self.on_event("note", {"text": f"{len(rows) - len(usable)} rows ask nothing and are left out"})
         for start in range(0, len(usable), _PART):
-            self._take(usable[start : start + _PART])
+            part = usable[start : start + _PART]
+            self._take([row for row, _ in part], [text for _, text in part])
             if len(usable) > _PART:
                 read = min(start + _PART, len(usable))
                 self.on_event("note", {"text": f"{read:,} of {len(usable):,} rows read"})
@@ -154,16 +156,18 @@ class Incoming:
         if keep:
             self._save()
 
-    def _take(self, rows: Sequence[Example]) -> None:
+    def _take(self, rows: Sequence[Example], asked: Sequence[str]) -> None:
         if not rows:
             return
-        features = self.model.features(openings(rows))
+        features = self.model.features(asked)
         sound = np.asarray(np.isfinite(features).all(axis=1))
         if not sound.all():
             self.on_event("note", {"text": f"{int((~sound).sum())} rows have no finite features and are left out"})
-        kept = [row for row, good in zip(rows, sound.tolist(), strict=True) if good]
+        kept = np.flatnonzero(sound).tolist()
         if kept:
-            self._rows |= dict(zip(self.sorter.take(features[sound]), kept, strict=True))
+            numbers = self.sorter.take(features[sound])
+            self._rows |= {number: rows[i] for number, i in zip(numbers, kept, strict=True)}
+            self._asked |= {number: asked[i] for number, i in zip(numbers, kept, strict=True)}
 
     def read_file(self, path: str | os.PathLike[str], *, keep: bool = True) -> None:
         """Take what is new of a file or folder since it was last read.
@@ -245,7 +249,7 @@ class Incoming:
         return [*found, self._planned(None, tuple(sorted(left)), new=False)] if left else found
 
     def _planned(self, domain: str | None, rows: Sequence[int], *, new: bool) -> Planned:
-        samples = tuple(openings([self._rows[n] for n in rows[:: max(1, len(rows) // 3)][:3]]))
+        samples = tuple(self._asked[n] for n in rows[:: max(1, len(rows) // 3)][:3])
         return Planned(domain=domain, new=new, rows=len(rows), samples=samples)
 
     def _do(self, kind: str, domain: str, numbers: Sequence[int], begun: str | None = None) -> list[Learnt | Extended]:
@@ -275,7 +279,7 @@ class Incoming:
             raise
         self.sorter.remove(numbers)
         for number in numbers:
-            del self._rows[number]
+            del self._rows[number], self._asked[number]
         self.sorter.knows(self.model.router_or_empty())
         self._begun = None
         self._save()
@@ -302,8 +306,8 @@ class Incoming:
         taken, found = {name.casefold() for name in self._names()}, []
         for rows in groups:
             mine = set(rows)
-            own = openings([self._rows[n] for n in rows])
-            rest = openings([row for n, row in self._rows.items() if n not in mine])
+            own = [self._asked[n] for n in rows]
+            rest = [text for n, text in self._asked.items() if n not in mine]
             found.append((named_after(own, (*rest, *BACKGROUND_PROMPTS), taken.__contains__), rows))
             taken.add(found[-1][0])
         return found

@@ -49,7 +49,7 @@ def overlaps_of(served: ServedStack, domain: str, router: Router, split: Split) 
     asked = split.test or split.validation
     if not asked or len(router.domains) < 2:
         return []
-    routes = router.route(served.features(openings(asked)))
+    routes = router.route(served.features(openings(asked, like=split.train)))
     lost = Counter(r.nearest for r in routes if r.nearest is not None and r.nearest != domain)
     near = Counter(d for r in routes for d in (r.nearest, r.runner_up) if d is not None and d != domain)
     found = []

@@ -132,9 +132,11 @@ class OverlapCheck(Sampled):
 
     def finish(self, kept: Kept) -> Iterable[Hit]:
         router = self._served.router()
+        if router is None:
+            return
         drawn = openings([example for _, example in self.drawn])
         asked = [(number, text) for (number, _), text in zip(self.drawn, drawn, strict=True) if text.strip()]
-        if router is None or not asked:
+        if not asked:
             return
         features = self._served.features([prompt for _, prompt in asked])
         sound = np.atleast_1d(np.isfinite(features).all(axis=1))

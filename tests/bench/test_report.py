@@ -206,22 +206,25 @@ def test_what_it_costs_that_rows_come_otherwise_than_named_and_at_once():
     ]
     halves = halves.model_copy(update={"measurements": (*halves.measurements, *second)})
     auto = toy_receipt(
-        "auto", views={"routed": [1.0, 2.42]}, routes={"law": {"statute": 3, NOWHERE: 1}, "code": {"loop": 4}}
+        "auto",
+        views={"routed": [1.0, 2.42]},
+        routes={"law": {"statute": 3, NOWHERE: 1}, "code": {"loop": 4}},
+        tokens=900,
     )
     assert "small/far/arriving" not in result_tables(toy_suite())
     text = results_markdown([*toy_suite(), halves, auto], "figures")
     assert ARRIVING in text
     rows = _rows(result_tables([*toy_suite(), halves, auto])["small/far/arriving"])
     # crma as routed (1.0 + 2.8) / 2 = 1.9
-    assert rows["named, at once (crma)"][2:] == ["1.9000", "-", "1"]
+    assert rows["named, at once (crma)"][3:] == ["1.9000", "-", "1"]
     half = rows["named, the first half of each domain (halves)"]
-    assert half[:3] == ["-", "-", "2.3000"]
-    assert half[3].startswith("-21.05 % [")
+    assert half[:4] == ["-", "-", "-", "2.3000"]
+    assert half[4].startswith("-21.05 % [")
     then = rows["named, the second half by `--extend` (halves)"]
-    assert then[:3] == ["2", "0 of 8 (0.0%)", "2.1000"]
-    assert then[3].startswith("-10.53 % [")
+    assert then[:4] == ["1,000", "2", "0 of 8 (0.0%)", "2.1000"]
+    assert then[4].startswith("-10.53 % [")
     unnamed = rows["without names, one shuffled file, `--auto` (auto)"]
-    assert unnamed[:3] == ["2", "1 of 8 (12.5%)", "1.7100"]
-    assert unnamed[3].startswith("+10.00 % [")
+    assert unnamed[:4] == ["900", "2", "1 of 8 (12.5%)", "1.7100"]
+    assert unnamed[4].startswith("+10.00 % [")
     # No other table takes them for methods with adapters of their own.
     assert "halves" not in result_tables([*toy_suite(), halves, auto])["small/far/methods"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from filelock import FileLock
 
-from crma.bench.receipt import read_receipts
+from crma.bench.receipt import NOWHERE, read_receipts
 from crma.benchmark.recipes import RECIPES, recipe_named
 from crma.benchmark.runner import run_recipe
 from crma.benchmark.streams import STREAMS, Sizes, load_stream
@@ -164,7 +164,39 @@ def test_a_run_killed_between_two_domains_learns_only_the_rest(run, tmp_path, co
     ends_as_a_whole_one(path, run, condition)
 
 
-@pytest.mark.parametrize("condition", ["naive", "crma", "reset"])
+def test_second_halves_are_learnt_by_extending_and_no_row_twice(run):
+    (halves,) = read_receipts(run("halves"))
+    (crma,) = read_receipts(run("crma"))
+    t = len(halves.order)
+    for d in halves.order:
+        first, then = halves.find("routed", t, d), halves.find("routed", 2 * t, d)
+        assert first is not None
+        assert then is not None
+        assert len(first.losses) == len(then.losses) == halves.rows[d]["test"]
+    assert any(halves.loss("routed", t, d) != halves.loss("routed", 2 * t, d) for d in halves.order)
+    assert halves.tokens == crma.tokens
+    assert {to for went in halves.routes.values() for to in went} <= {*halves.order, NOWHERE}
+
+
+@pytest.mark.parametrize("condition", ["auto", "auto-stream"])
+def test_rows_without_names_make_domains_of_their_own(run, condition):
+    (unnamed,) = read_receipts(run(condition))
+    (crma,) = read_receipts(run("crma"))
+    t = len(unnamed.order)
+    for d in unnamed.order:
+        routed = unnamed.find("routed", t, d)
+        assert routed is not None
+        assert len(routed.losses) == sum(unnamed.routes[d].values()) == unnamed.rows[d]["test"]
+    made = {to for went in unnamed.routes.values() for to in went} - {NOWHERE}
+    assert made
+    assert not made & set(unnamed.order)  # nobody told it what they are called
+    assert 0 < unnamed.tokens < crma.tokens  # it holds rows out that are trained on where they are named
+    base = [unnamed.loss("base", 0, d) for d in unnamed.order]
+    ours = [unnamed.loss("routed", t, d) for d in unnamed.order]
+    assert sum(x for x in ours if x) < sum(x for x in base if x)
+
+
+@pytest.mark.parametrize("condition", ["naive", "crma", "reset", "halves", "auto-stream"])
 def test_a_run_killed_inside_a_domain_goes_on(run, condition):
     steps = iter(range(100))
 

@@ -21,6 +21,7 @@ class Condition:
     name: str
     says: str
     learner: Literal["base", "one", "copies", "joint", "stack", "reset", "halves", "unnamed"]
+    stream: bool = False  # rows without names are learnt as they come, not as one file
     rank: Literal["adapter", "matched"] = "matched"
     lr_factor: float = 1.0
     backbone: Mapping[str, Any] | None = None  # changes to BackboneConfig; None: no backbone
@@ -109,6 +110,7 @@ CONDITIONS: Mapping[str, Condition] = {
             name="auto-stream",
             says="crma, rows without their domains, one domain's after the other's",
             learner="unnamed",
+            stream=True,
             rank="adapter",
             backbone={},
         ),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from crma.benchmark.incremental import in_halves, unnamed
 from crma.benchmark.run import Outcome, Run
 from crma.benchmark.single import only_measure, with_copies, with_one
 from crma.benchmark.stacks import apart, on_a_stack
-from crma.benchmark.unnamed import in_halves, unnamed
 
 __all__ = ["learn"]
 

@@ -43,14 +43,7 @@ def with_one(run: Run) -> Outcome:
             seen = {d: rows for i, (d, rows) in enumerate(tests.items()) if i <= t}
             notebook.take(t, "floating", {d: one.score(rows) for d, rows in seen.items()}, seen)
         run.tell(lesson, t, before=before)
-    size = sum(p.numel() for p in one.adapters.parameters(_ONE).values())
-    return Outcome(
-        measurements=notebook.measurements,
-        base=base,
-        trained_parameters=size,
-        stored_parameters=size,
-        tokens=sum(notebook.tokens.values()),
-    )
+    return _outcome(notebook, one, base)
 
 
 def with_copies(run: Run) -> Outcome:
@@ -92,12 +85,17 @@ def with_copies(run: Run) -> Outcome:
             notebook.take(t, "floating", {lesson: one.score(held_out[lesson])}, own_rows, split="validation")
             notebook.take(t, "floating", scores, {d: tests[d] for d in scores})
         run.tell(lesson, t, before=before)
+    return _outcome(notebook, one, base, kept=len(names))
+
+
+def _outcome(notebook: Notebook, one: OneLora, base: Mapping[str, Any], *, kept: int = 1) -> Outcome:
+    """Kept: LoRAs at the end."""
     size = sum(p.numel() for p in one.adapters.parameters(_ONE).values())
     return Outcome(
         measurements=notebook.measurements,
         base=base,
         trained_parameters=size,
-        stored_parameters=size * len(names),
+        stored_parameters=size * kept,
         tokens=sum(notebook.tokens.values()),
     )
 

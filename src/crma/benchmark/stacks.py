@@ -16,6 +16,7 @@ from crma.data.render import Rendered, render_all
 from crma.data.worlds import WORLDS, is_exact_match
 from crma.model.adapters import from_file, rank_of
 from crma.model.backbone import BackboneConfig
+from crma.served import WEIGHTS
 from crma.stack import files
 from crma.stack.stack import Stack
 from crma.types import Example, Score, Split
@@ -253,7 +254,7 @@ def steps_of(model: ContinualModel, domain: str) -> list[dict[str, Any]]:
 def stored_numbers(model: ContinualModel, domain: str) -> int:
     """Of its LoRA under the last backbone, whose rank may have grown."""
     record = model.stack.manifest.domain(domain)
-    stored = from_file(model.stack.read_tensors(f"{record.adapter}/adapter_model.safetensors"))
+    stored = from_file(model.stack.read_tensors(f"{record.adapter}/{WEIGHTS}"))
     numbers = sum(a.size + b.size for a, b in stored.values())
     return numbers if record.floating is None else numbers * record.floating.rank // rank_of(stored)
 

@@ -1,6 +1,6 @@
-"""Conditions in which rows come otherwise than a domain at a time, all named: in two halves, the second learnt by
-`--extend`; or without their domain's name, as `--auto` and `--stream` learn them. What counts is the test rows' loss as
-routed: what such a stack calls its domains is its own."""
+"""Conditions in which rows come bit by bit: each domain in two halves, the second learnt by `--extend`; or without
+their domains' names, as `--auto` and `--stream` learn them, in one file or one after the other. Every test row is
+measured as routed: what such a stack calls its domains is its own."""
 
 from __future__ import annotations
 
@@ -50,21 +50,24 @@ def in_halves(run: Run) -> Outcome:
 
 
 def unnamed(run: Run) -> Outcome:
-    """All rows but the test rows, shuffled into one file, or as a stream of one domain after the other."""
+    """All rows but the test rows, shuffled into one file, or as a stream of one domain after the other.
+
+    As it does for users, each domain that is found holds out test rows and validation rows of its own.
+    """
     notebook, names = Notebook(run.folder), tuple(run.domains)
     model = opened(run.folder / "stack", run.base, run.shape)
     _measure_base(run, model, notebook)
     rows = [row for split in run.domains.values() for row in (*split.train, *split.validation)]
     least = min(_LEAST, max(10, len(rows) // len(names) // 2))  # smaller recipes have smaller domains
-    at_once = run.condition.name != "auto-stream"
-    if at_once:
+    streamed = run.condition.stream
+    if not streamed:
         rows = [rows[i] for i in np.random.default_rng(run.seed).permutation(len(rows))]
     listener = _counting(run, model, notebook)
     with Incoming(model, run.config, source="benchmark", least=least, on_event=listener) as incoming:
-        step = len(rows) if at_once else _CHUNK
+        step = _CHUNK if streamed else len(rows)
         for start in range(incoming.position, len(rows), step):
             incoming.take(rows[start : start + step], min(start + step, len(rows)))
-            if not at_once:
+            if streamed:
                 incoming.work()
         incoming.finish()
     run.tell(names[-1], len(names), before=False)
