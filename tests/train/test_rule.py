@@ -6,11 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from crma.continual import ContinualModel
 from crma.learning import RULE
-from crma.model.backbone import Backbone, BackboneConfig
+from crma.model.backbone import BackboneConfig
 from crma.train.config import LearnConfig
 from crma.types import Example, Split
 
