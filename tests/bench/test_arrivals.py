@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crma.bench.classification import adjusted_rand
 from crma.bench.routing import UNLABELLED, Arrival, RoutingReceipt, routing_numbers
 from crma.bench.routing_tables import routing_tables
-from crma.bench.statistics import adjusted_rand
 
 LABELS = st.lists(st.sampled_from("abcd"), min_size=2, max_size=40)
 

@@ -13,18 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from crma.bench.classification import auroc, expected_calibration_error, macro_f1
+from crma.bench.resampling import paired_bootstrap, paired_relative_advantage
 from crma.bench.statistics import (
-    auroc,
     clopper_pearson,
-    expected_calibration_error,
     holm,
-    macro_f1,
     mcnemar,
     mcnemar_exact,
     mean_sd,
     newcombe,
-    paired_bootstrap,
-    paired_relative_advantage,
     permutation_test,
     sign_flip_test,
     welch,

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from crma.bench.receipt import validated
-from crma.bench.statistics import paired_bootstrap
+from crma.bench.resampling import paired_bootstrap
 from crma.errors import DataError
 
 __all__ = ["GENERAL", "General", "general_made", "general_tables", "read_general"]

@@ -20,8 +20,9 @@ import numpy as np
 from crma.bench.metrics import advantage_pct, captured_share, drift_pct
 from crma.bench.quality import Quality, quality_numbers
 from crma.bench.receipt import KNOWS_NO_ORDER, Measurement, Receipt, View
+from crma.bench.resampling import paired_relative_advantage
 from crma.bench.routing import RoutingReceipt, routing_numbers
-from crma.bench.statistics import mean_sd, paired_relative_advantage
+from crma.bench.statistics import mean_sd
 from crma.errors import DataError
 
 __all__ = [

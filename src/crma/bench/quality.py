@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from crma.bench.receipt import validated
-from crma.bench.statistics import Bootstrap, paired_bootstrap
+from crma.bench.resampling import Bootstrap, paired_bootstrap
 from crma.errors import DataError
 
 __all__ = [

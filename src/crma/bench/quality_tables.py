@@ -20,7 +20,8 @@ from crma.bench.quality import (
     pooled,
     relative_difference,
 )
-from crma.bench.statistics import Bootstrap, wilson
+from crma.bench.resampling import Bootstrap
+from crma.bench.statistics import wilson
 
 __all__ = ["QUALITY_TITLES", "quality_made", "quality_tables"]
 

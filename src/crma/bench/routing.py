@@ -18,8 +18,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.stats import betabinom
 
+from crma.bench.classification import adjusted_rand, auroc, expected_calibration_error, macro_f1
 from crma.bench.receipt import validated
-from crma.bench.statistics import adjusted_rand, auroc, expected_calibration_error, macro_f1
 from crma.errors import DataError
 
 __all__ = [

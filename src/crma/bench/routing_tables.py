@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from crma.bench.cells import markdown_table
+from crma.bench.classification import auroc
 from crma.bench.routing import (
     UNLABELLED,
     Group,
@@ -18,7 +19,7 @@ from crma.bench.routing import (
     separation,
     wrong_abstentions,
 )
-from crma.bench.statistics import auroc, wilson
+from crma.bench.statistics import wilson
 
 __all__ = ["TITLES", "routing_tables"]
 

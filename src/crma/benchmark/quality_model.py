@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from crma.bench.classification import auroc
 from crma.bench.quality import COMMAND, ModelCase, OfModel, read_quality
 from crma.bench.receipt import write_receipt
-from crma.bench.statistics import auroc
 from crma.benchmark.planting import Line
 from crma.benchmark.planting_pool import Plain, clean_rows
 from crma.benchmark.quality import SEEDS, count_told, told_lines, versions
