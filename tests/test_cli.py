@@ -207,6 +207,80 @@ def test_errors_are_messages_not_tracebacks(stack: Path, tmp_path: Path, rows: P
     assert "lr" in json.loads(text)["error"]["message"]
 
 
+def refused(*words: object) -> str:
+    code, text = crma(*words, "--json")
+    assert code == 1, text
+    return json.loads(text)["error"]["message"]
+
+
+def test_what_pydantic_says_is_told_as_options(stack: Path, rows: Path):
+    message = refused("learn", stack, "other", rows, "--lr-gate", -1, "--rank", 0)
+    assert "where: --lr-gate, --rank" in message or "where: --rank, --lr-gate" in message
+    assert "next step" in message
+    assert "pydantic" not in message
+
+
+def test_options_of_another_way_are_refused_not_ignored(stack: Path, rows: Path):
+    for words, said in (
+        (("law", rows, "--plan"), "--plan with --auto"),
+        (("law", rows, "--least", 30), "--least with --auto or --stream"),
+        (("law", rows, "--increment", 30), "--increment with --stream"),
+        (("--auto", rows, "--idle", 3), "--idle with --stream"),
+        (("--auto", rows, "--extend"), "--extend with DOMAIN and DATA"),
+        (("--stream", rows, "--check"), "--check with DOMAIN and DATA or --auto"),
+    ):
+        assert said in refused("learn", stack, *words)
+
+
+def test_a_first_lesson_that_cannot_begin_leaves_no_stack(tmp_path: Path, toy_base: Path, rows: Path):
+    bad, one = tmp_path / "bad.jsonl", tmp_path / "one.jsonl"
+    bad.write_text('{"prompt": "a"}\n')
+    of_one_document = [{"prompt": f"What is {i}?", "completion": "So.", "group": "1"} for i in range(40)]
+    one.write_text("".join(json.dumps(row) + "\n" for row in of_one_document))
+    new = tmp_path / "new"
+    for words, said in (
+        (("--auto", bad), "line 1"),
+        (("--stream", tmp_path), "a folder"),
+        (("law", one), "train split would be empty"),
+    ):
+        assert said in refused("learn", new, *words, "--base", toy_base)
+        assert not new.exists()
+    new.write_text("a file")
+    assert "got: a file" in refused("learn", new, "law", rows, "--base", toy_base)
+    assert "got: a file" in refused("status", new)
+    assert new.read_text() == "a file"
+
+
+def test_chat_refuses_an_unknown_domain_before_the_first_question(stack: Path):
+    result = CliRunner().invoke(app, ["chat", str(stack), "--domain", "medicine"], input="Hello?\n\n")
+    assert result.exit_code == 1
+    assert "you>" not in result.stdout
+
+
+def test_a_domain_without_test_rows_does_not_keep_the_others_from_being_measured(
+    tmp_path: Path, toy_base: Path, rows: Path
+):
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(f'{{"prompt": "What is plant {i}?", "completion": "Green."}}\n' for i in range(3)))
+    stack = tmp_path / "stack"
+    as_json("learn", stack, "plants", few, "--base", toy_base, "--directions", 4, *FAST)
+    assert "no test rows" in refused("evaluate", stack)
+    as_json("learn", stack, "law", rows, *FAST)
+    found = as_json("evaluate", stack)
+    for key in ("pinned", "routed", "routing_accuracy", "drift_pinned_pct", "drift_floating_pct"):
+        plants, law = found[key]
+        assert plants is None
+        assert law is not None
+    assert found["floating"]["rows"][-1][0] is None
+    assert "no test rows are kept of plants" in crma("evaluate", stack)[1]
+
+
+def test_the_version_is_told():
+    from importlib.metadata import version
+
+    assert crma("--version") == (0, f"crma {version('crma')}\n")
+
+
 def test_help_needs_no_torch():
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom crma.cli import app\n"

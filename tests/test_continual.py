@@ -97,7 +97,10 @@ def test_evaluation_holds_the_matrix_with_its_base_row(taught: ContinualModel):
     after = {d["name"]: d["loss_after"] for d in taught.status()["domains"]}
     assert found.floating.rows[0][0] == pytest.approx(after["medicine"], rel=1e-6)
     assert found.floating.rows[1][1] == pytest.approx(after["law"], rel=1e-6)
-    assert found.floating.base[0] > found.pinned[0]
+    base, pinned = found.floating.base[0], found.pinned[0]
+    assert base is not None
+    assert pinned is not None
+    assert base > pinned
     now = taught.status()["domains"][0]["loss_now"]
     assert found.pinned[0] == pytest.approx(now, rel=1e-6)
 
@@ -254,6 +257,8 @@ def test_without_kept_rows_a_domain_stays_pinned(tmp_path: Path, toy_base: Path)
     model.learn("law", world("law"), CONFIG)
     assert model.stack.manifest.domain("medicine").snapshot_pinned == "v0001"
     assert model.stack.manifest.domain("law").snapshot_pinned == "v0002"
+    assert model.evaluate().pinned[0] is None
+    model.forget("law")
     with pytest.raises(DataError, match="keep no test rows"):
         model.evaluate()
 

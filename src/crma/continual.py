@@ -39,11 +39,11 @@ class Evaluation:
     """Test losses: `floating` is R[t][i] with adapter i under the backbone after domain t, `pinned` as served."""
 
     floating: Matrix
-    pinned: tuple[float, ...]
-    routed: tuple[float, ...]  # the router picks the adapter, row by row
-    routing_accuracy: tuple[float, ...]
-    drift_pinned_pct: tuple[float, ...]
-    drift_floating_pct: tuple[float, ...]
+    pinned: tuple[float | None, ...]  # None, here and below: the domain keeps no test rows
+    routed: tuple[float | None, ...]  # the router picks the adapter, row by row
+    routing_accuracy: tuple[float | None, ...]
+    drift_pinned_pct: tuple[float | None, ...]
+    drift_floating_pct: tuple[float | None, ...]
 
 
 class ContinualModel(ServedStack):
@@ -198,29 +198,37 @@ class ContinualModel(ServedStack):
         The matrix's earlier rows are what was measured on their day (the ledger has it): LoRAs may have been fitted to
         a moved backbone since. Where there is no newest backbone (none at all, or all was rewound), floating is pinned.
 
+        A domain that keeps no test rows has None in its place.
+
         Raises:
-            DataError: a domain was learnt without keeping its rows.
+            DataError: no domain keeps any.
         """
         records = self.stack.manifest.domains
-        bare = [r.name for r in records if not self.kept(r.name, "test")]
-        if bare:
+        tests = {r.name: self.kept(r.name, "test") for r in records}
+        if records and not any(tests.values()):
             raise DataError(
                 "these domains keep no test rows",
-                where=", ".join(bare),
+                where=", ".join(tests),
                 next_step="learn them with keep_rows and enough rows for a test split, or read the losses of that day: "
                 "`crma status`",
             )
-        base, pinned, routed, accuracy = [], [], [], []
-        for record in records:
-            rows = self.kept(record.name, "test")
+        base: list[float | None] = []
+        pinned: list[float | None] = []
+        routed: list[float | None] = []
+        accuracy: list[float | None] = []
+        for name, rows in tests.items():
+            if not rows:
+                for measured in (base, pinned, routed, accuracy):
+                    measured.append(None)
+                continue
             with self.untouched():
                 base.append(self.score_rows(rows).loss)
-            with self.serving(record.name):
+            with self.serving(name):
                 own = self.score_rows(rows)
             pinned.append(own.loss)
-            routes = self.route_conversations([e.messages for e in self.kept_examples(record.name, "test")])
-            routed.append(self._routed_loss(record.name, rows, own, routes))
-            accuracy.append(sum(r.domain == record.name for r in routes) / len(routes))
+            routes = self.route_conversations([e.messages for e in self.kept_examples(name, "test")])
+            routed.append(self._routed_loss(name, rows, own, routes))
+            accuracy.append(sum(r.domain == name for r in routes) / len(routes))
         days = {e["domain"]: e["test_loss_floating"] for e in self.stack.read_ledger() if e["kind"] == "learn"}
         floating = []
         for t, later in enumerate(records[:-1]):
@@ -228,19 +236,22 @@ class ContinualModel(ServedStack):
             floating.append((*row, *[None] * (len(records) - t - 1)))
         now: list[float | None] = []
         for record in records:
+            if not tests[record.name]:
+                now.append(None)
+                continue
             with self.serving(record.name, snapshot=self.stack.manifest.head or record.snapshot_pinned):
-                now.append(self.score_rows(self.kept(record.name, "test")).loss)
+                now.append(self.score_rows(tests[record.name]).loss)
         floating += [tuple(now)] if records else []
         # Of its own day, as `status` has it; the diagonal is the same but for the last domain, which is measured now.
-        after = [r.loss_after or floating[i][i] or 0.0 for i, r in enumerate(records)]
+        after = [r.loss_after or floating[i][i] for i, r in enumerate(records)]
         last = floating[-1] if floating else ()
         return Evaluation(
             floating=Matrix(domains=tuple(r.name for r in records), base=tuple(base), rows=tuple(floating)),
             pinned=tuple(pinned),
             routed=tuple(routed),
             routing_accuracy=tuple(accuracy),
-            drift_pinned_pct=tuple(drift_pct(a, p) for a, p in zip(after, pinned, strict=True)),
-            drift_floating_pct=tuple(drift_pct(a, f or 0.0) for a, f in zip(after, last, strict=True)),
+            drift_pinned_pct=tuple(_drift(a, p) for a, p in zip(after, pinned, strict=True)),
+            drift_floating_pct=tuple(_drift(a, f) for a, f in zip(after, last, strict=True)),
         )
 
     def _routed_loss(self, own_name: str, rows: Sequence[Rendered], own: Score, routes: Sequence[Route]) -> float:
@@ -292,6 +303,10 @@ class ContinualModel(ServedStack):
         self.stack.refresh()
         self.adapters.remove(domain)
         return forgotten
+
+
+def _drift(after: float | None, now: float | None) -> float | None:
+    return None if after is None or now is None else drift_pct(after, now)
 
 
 def _conversation(text: str | Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:

@@ -118,5 +118,5 @@ class Matrix:
     """The T × T matrix R of test losses: `rows[t][i]` on domain i after domain t; None where it was not measured."""
 
     domains: tuple[str, ...]
-    base: tuple[float, ...]  # the untouched base's, on each domain
+    base: tuple[float | None, ...]  # the untouched base's, on each domain
     rows: tuple[tuple[float | None, ...], ...]

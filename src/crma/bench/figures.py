@@ -493,7 +493,7 @@ def _style() -> AbstractContextManager[None]:
             "figures need matplotlib",
             expected="the extra `bench`",
             got=str(error),
-            next_step='install it: pip install "crma[bench]"',
+            next_step="pip install matplotlib",
         ) from error
     # Whoever runs this may have a matplotlibrc of their own: start from the defaults, keep only the backend.
     defaults = {k: v for k, v in rcParamsDefault.items() if not k.startswith(("backend", "_"))}

@@ -102,9 +102,9 @@ def summarise(matrix: Matrix) -> Summary:
         seen = [r for t in range(i, last) if (r := matrix.rows[t][i]) is not None]
         forgotten.append(max(0.0, now[i] - min(seen)))
     for i in range(1, last + 1):
-        before = matrix.rows[i - 1][i]
-        if before is not None:
-            forward.append(matrix.base[i] - before)
+        before, untouched = matrix.rows[i - 1][i], matrix.base[i]
+        if before is not None and untouched is not None:
+            forward.append(untouched - before)
     return Summary(
         average_loss=_mean(now),
         learning_loss=_mean(after),

@@ -22,7 +22,7 @@ Under = Mapping[str, Mapping[str, Sequence[float]]]
 def require_scikit_learn() -> None:
     """Say so before a long run rather than at its end."""
     if importlib.util.find_spec("sklearn") is None:
-        raise ConfigError("the TF-IDF router needs scikit-learn", next_step="pip install 'crma[bench]'")
+        raise ConfigError("the TF-IDF router needs scikit-learn", next_step="pip install scikit-learn")
 
 
 class TfidfRouter:

@@ -29,6 +29,7 @@ from crma.cli.common import (
 )
 from crma.cli.data import data_app
 from crma.cli.told import number, percent, tell_extended, tell_learnt, tell_plan, tell_route, tell_sorted
+from crma.cli.ways import refuse_misplaced, way_of
 
 __all__ = ["app"]
 
@@ -41,6 +42,23 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from crma.stack.layout import crma_version
+
+        out.print(f"crma {crma_version()}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version.")
+    ] = False,
+) -> None:
+    """Teach one language model domain after domain without losing the earlier ones."""
 
 
 @app.command()
@@ -91,11 +109,16 @@ def learn(
     check: Annotated[
         bool, typer.Option("--check", help="First look at the rows, as `crma data check` does; refuse on an error.")
     ] = False,
-    least: Annotated[int, typer.Option(help="With --auto or --stream: rows that make a new domain.")] = 50,
-    increment: Annotated[int, typer.Option(help="With --stream: rows by which a known domain is extended.")] = 100,
+    least: Annotated[
+        int | None, typer.Option(help="With --auto or --stream: rows that make a new domain. [default: 50]")
+    ] = None,
+    increment: Annotated[
+        int | None, typer.Option(help="With --stream: rows by which a known domain is extended. [default: 100]")
+    ] = None,
     false_alarms: Annotated[
-        float, typer.Option(help="With --auto or --stream: false alarms of something new, a row, on average.")
-    ] = 1e-4,
+        float | None,
+        typer.Option(help="With --auto or --stream: false alarms of something new, a row, on average. [default: 1e-4]"),
+    ] = None,
     idle: Annotated[
         float | None, typer.Option(help="With --stream FILE: seconds without a new line that end it; else never.")
     ] = None,
@@ -131,7 +154,9 @@ def learn(
 
     from crma.continual import ContinualModel
     from crma.data.sources import read_examples
-    from crma.errors import ConfigError, DataError
+    from crma.errors import ConfigError
+    from crma.incoming import Incoming, check_settings
+    from crma.learning import split_of
     from crma.model.backbone import BackboneConfig
     from crma.stack.stack import Stack
     from crma.train.config import LearnConfig
@@ -139,27 +164,19 @@ def learn(
     from crma.watch import Watch
 
     quiet_libraries()
-    if (auto is not None) + (stream is not None) + (domain is not None) != 1 or (domain is None) != (data is None):
-        raise ConfigError(
-            "what is to be learnt is not clear",
-            expected="DOMAIN and DATA, or --auto DATA, or --stream FILE",
-            got=f"DOMAIN {domain}, DATA {data}, --auto {auto}, --stream {stream}",
-            next_step="name the domain and its rows, or let --auto or --stream sort rows",
-        )
+    way = way_of(domain, data, auto, stream)
+    sorting = {"least": least, "increment": increment, "false_alarms": false_alarms}
+    refuse_misplaced(
+        way,
+        {"--extend": extend, "--check": check, "--plan": plan, "--idle": idle}
+        | {f"--{name.replace('_', '-')}": value for name, value in sorting.items()},
+    )
+    sorting = {name: value for name, value in sorting.items() if value is not None}
     if domain is None:  # before a stack is made for them
-        from crma.incoming import check_settings
-
-        check_settings(least, increment, false_alarms)
-        source = auto or (Path(stream) if stream not in (None, "-") else None)
-        if source is not None and not source.exists():
-            raise DataError("there is no such file", where=str(source), next_step="give a file of rows")
-    if (plan and auto is None) or (extend and domain is None) or (check and stream is not None):
-        raise ConfigError(
-            "these options do not go together",
-            expected="--plan with --auto, --extend with DOMAIN and DATA, --check with rows that are all there",
-            got=" ".join(f"--{name}" for name, on in (("plan", plan), ("extend", extend), ("check", check)) if on),
-            next_step="leave it out",
-        )
+        check_settings(**sorting)
+        if auto is not None and not Stack.exists(stack):
+            for _ in read_examples(auto):  # faulty rows must leave none behind
+                pass
     given = {
         "epochs": epochs,
         "lr": lr,
@@ -185,6 +202,8 @@ def learn(
     if domain is not None and data is not None:  # a mistyped path or name must leave no stack behind
         check_domain_name(domain)
         rows = tuple(read_examples(data))
+        if not extend and not Stack.exists(stack):  # nor must rows that are too few
+            split_of(domain, rows, config)
     accelerator = Accelerator()
     scratch = None
     if Stack.exists(stack) or extend:
@@ -193,7 +212,11 @@ def learn(
             wanted = {k: v for k, v in (("frames", frames), ("directions", directions)) if v is not None}
             if wanted != {k: (have or {"frames": "none"}).get(k) for k in wanted}:
                 raise ConfigError(
-                    "a stack keeps the backbone it was made with", where=str(stack), expected=have or "none", got=wanted
+                    "a stack keeps the backbone it was made with",
+                    where=str(stack),
+                    expected=have or "none",
+                    got=wanted,
+                    next_step="leave the option out, or make another stack",
                 )
         model = ContinualModel.from_pretrained(stack, base=base, precision=precision, accelerator=accelerator)
     else:
@@ -212,15 +235,11 @@ def learn(
     with Watch(err) as watch, scratch or nullcontext():
         listener = watch if accelerator.is_main_process else lambda _k, _v: None
         if domain is None or data is None:
-            from crma.incoming import Incoming
-
             incoming = Incoming(
                 model,
                 config,
                 source=f"file {auto.resolve()}" if auto is not None else f"stream {stream}",
-                least=least,
-                increment=increment,
-                false_alarms=false_alarms,
+                **sorting,
                 on_event=listener,
             )
             tell = _sorted(incoming, auto, stream, idle=idle, plan=plan)
@@ -270,6 +289,8 @@ def chat(
     from crma.types import Message
 
     model = opened(stack, base)
+    if domain is not None and domain != "base":
+        model.stack.manifest.domain(domain)  # before anybody has typed a question
     turns: list[Message] = []
     while True:
         try:
@@ -308,11 +329,13 @@ def evaluate(
             number(found.floating.rows[i][i]),
             number(found.pinned[i]),
             number(found.routed[i]),
-            f"{found.routing_accuracy[i]:.1%}",
-            f"{found.drift_pinned_pct[i]:+.2f} %",
-            f"{found.drift_floating_pct[i]:+.2f} %",
+            "-" if (right := found.routing_accuracy[i]) is None else f"{right:.1%}",
+            percent(found.drift_pinned_pct[i]),
+            percent(found.drift_floating_pct[i]),
         )
     out.print(table)
+    if bare := [name for name, loss in zip(names, found.pinned, strict=True) if loss is None]:
+        out.print(f"no test rows are kept of {', '.join(bare)}; `crma status` has the losses of that day", markup=False)
     if matrix:
         grid = Table("after", *names, title="test loss, every adapter under the backbone of that day")
         grid.add_row("base", *(number(x) for x in found.floating.base))

@@ -45,15 +45,31 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except (CrmaError, ValidationError) as error:
-            kind = type(error).__name__ if isinstance(error, CrmaError) else "ConfigError"
+        except (CrmaError, ValidationError) as raised:
+            error = _told(raised) if isinstance(raised, ValidationError) else raised
+            kind = type(error).__name__
             if kwargs.get("as_json"):
                 print_json({"error": {"type": kind, "message": str(error)}})
             err.print(f"[red]error[/red] ({kind}): ", end="")
             err.print(str(error), markup=False, highlight=False, soft_wrap=True)  # paths stay whole
-            raise typer.Exit(1) from error
+            raise typer.Exit(1) from raised
 
     return run
+
+
+def _told(error: ValidationError) -> ConfigError:
+    """What pydantic says of settings, in the words of an option: without its links and its class names."""
+    faults = [
+        (" ".join(f"--{part}".replace("_", "-") if i == 0 else str(part) for i, part in enumerate(f["loc"])), f)
+        for f in error.errors()
+    ]
+    return ConfigError(
+        "a setting cannot be used" if len(faults) == 1 else f"{len(faults)} settings cannot be used",
+        where=", ".join(name for name, _ in faults if name) or None,
+        expected="; ".join(f["msg"].removeprefix("Value error, ") for _, f in faults),
+        got="; ".join(repr(f["input"]) for name, f in faults if name) or None,
+        next_step="change it; --help of the command lists the options",
+    )
 
 
 def refuse_folder(report: Path) -> None:

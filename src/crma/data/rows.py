@@ -135,7 +135,8 @@ def unknown_schema(names: Iterable[object]) -> Fault:
     found = sorted(map(str, names))
     more = f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
     shown = ", ".join(shown_text(name) for name in found[:_MOST_NAMES]) or "no fields"
-    return Fault("schema", f"unknown schema: found {shown}{more}; accepted: {ACCEPTED}")
+    case = "; these names are read in lower case only" if schema_of(name.casefold() for name in found) else ""
+    return Fault("schema", f"unknown schema: found {shown}{more}; accepted: {ACCEPTED}{case}")
 
 
 def shown_text(text: str, most: int = 80) -> str:
@@ -245,6 +246,8 @@ def _label(row: Mapping[str, object], name: str, reasons: _Reasons) -> str | Non
     value = row.get(name)
     if value is None or value == "":
         return None
+    if isinstance(value, float) and value.is_integer():  # pandas makes such a column of one with gaps in it
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int):
         reasons.add("schema", f"{name} must be text or a whole number, got {_kind(value)}")
         return None

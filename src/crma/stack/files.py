@@ -138,6 +138,14 @@ def make_folder(folder: Path) -> None:
     """Create `folder` and its missing parents, durably."""
     missing = []
     while not folder.is_dir():
+        if folder.exists():
+            raise StackError(
+                "a folder cannot be made here",
+                where=folder,
+                expected="a folder, or a name that is free",
+                got="a file",
+                next_step="name another folder, or move the file away",
+            )
         missing.append(folder)
         folder = folder.parent
     for each in reversed(missing):

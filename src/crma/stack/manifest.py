@@ -46,7 +46,7 @@ def read_manifest(root: Path) -> tuple[Manifest, bytes]:
             "there is no stack here",
             where=root,
             expected=f"a folder with a {MANIFEST}",
-            got="a folder without one" if root.is_dir() else "no such folder",
+            got="a folder without one" if root.is_dir() else "a file" if root.exists() else "no such folder",
             next_step="check the path, or create a stack there by learning a first domain",
         )
     data = files.read_bytes(path)

@@ -10,5 +10,5 @@ if _missing:
         "the data check needs packages that are not installed",
         expected="the extra 'quality'",
         got=f"no {', '.join(_missing)}",
-        next_step="pip install 'crma[quality]'",
+        next_step="from CRMA's folder: pip install -e '.[quality]'",
     )

@@ -71,7 +71,9 @@ def _load(model: str) -> tuple[Any, str]:
     """presidio's AnalyzerEngine and the language it is for. No spaCy pipeline is downloaded."""
     if importlib.util.find_spec("presidio_analyzer") is None:
         raise ConfigError(
-            "presidio is not installed", expected="presidio-analyzer", next_step="pip install 'crma[presidio]'"
+            "presidio is not installed",
+            expected="presidio-analyzer",
+            next_step="pip install presidio-analyzer",
         )
     from presidio_analyzer import AnalyzerEngine, AnalyzerEngineProvider
     from presidio_analyzer.nlp_engine import NlpEngineProvider
