@@ -225,7 +225,7 @@ def test_options_of_another_way_are_refused_not_ignored(stack: Path, rows: Path)
         (("law", rows, "--plan"), "--plan with --auto"),
         (("law", rows, "--least", 30), "--least with --auto or --stream"),
         (("law", rows, "--increment", 30), "--increment with --stream"),
-        (("--auto", rows, "--idle", 3), "--idle with --stream"),
+        (("--auto", rows, "--idle", 0), "--idle with --stream"),
         (("--auto", rows, "--extend"), "--extend with DOMAIN and DATA"),
         (("--stream", rows, "--check"), "--check with DOMAIN and DATA or --auto"),
     ):

@@ -49,7 +49,8 @@ def way_of(domain: str | None, data: Path | None, auto: Path | None, stream: str
 
 def refuse_misplaced(way: str, given: Mapping[str, object]) -> None:
     """ConfigError: an option of another way, which would do nothing. `given`: option -> value, None or False if not."""
-    misplaced = [name for name, value in given.items() if value not in (None, False) and way not in _WAYS[name]]
+    asked = [name for name, value in given.items() if value is not None and value is not False]  # 0 is a value
+    misplaced = [name for name in asked if way not in _WAYS[name]]
     if misplaced:
         raise ConfigError(
             "these options do not go together",
