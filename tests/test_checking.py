@@ -248,5 +248,5 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "ftfy" else real(name, *a))
-    with pytest.raises(ConfigError, match=r"crma\[quality\]"):
+    with pytest.raises(ConfigError, match=r"pip install -e '.\[quality\]'"):
         importlib.reload(package)

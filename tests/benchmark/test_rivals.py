@@ -29,7 +29,7 @@ def test_tfidf_tells_words_apart_and_says_how_sure_it_is():
 
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(ConfigError, match="bench"):
+    with pytest.raises(ConfigError, match="pip install scikit-learn"):
         require_scikit_learn()
 
 
