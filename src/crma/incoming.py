@@ -41,7 +41,7 @@ _WORD = re.compile(r"[a-z]{5,}")  # shorter ones are mostly of no subject
 _NAME_WORDS = 2
 
 
-def check_settings(least: int = 50, increment: int = 100, false_alarms: float = 1e-4) -> None:
+def check_settings(least: int, increment: int, false_alarms: float) -> None:
     """Raises ConfigError where rows cannot be sorted so."""
     if least < 10 or increment < 1 or not 0.0 < false_alarms < 1.0:
         raise ConfigError(

@@ -527,7 +527,13 @@ def split_of(domain: str, data: Data, config: LearnConfig) -> tuple[Split, dict[
         return prepared.split, {k: int(v) for k, v in report.items()}
     split = replace(data, train=data.train[: config.limit])
     if not split.train:
-        raise DataError("there is nothing to learn from", where=domain, expected="training rows", got="none")
+        raise DataError(
+            "there is nothing to learn from",
+            where=domain,
+            expected="training rows",
+            got="none",
+            next_step="put rows into the split's train",
+        )
     counts = {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)}
     return split, counts
 

@@ -17,7 +17,7 @@ from crma.bench.lm_eval_model import Answerer, ModelAnswerer, ServingAnswerer, h
 from crma.errors import ConfigError, DataError
 
 needs_harness = pytest.mark.skipif(
-    importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed: pip install lm-eval"
+    importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed: pip install -e '.[bench]'"
 )
 
 PAIRS = [

@@ -491,7 +491,7 @@ def _style() -> AbstractContextManager[None]:
     except ImportError as error:
         raise ConfigError(
             "figures need matplotlib",
-            expected="the extra `bench`",
+            expected="matplotlib",
             got=str(error),
             next_step="pip install matplotlib",
         ) from error

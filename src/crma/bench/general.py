@@ -169,7 +169,9 @@ def evaluate_general(
 
 def _check(data: Path, tasks: Sequence[str]) -> None:
     if importlib.util.find_spec("lm_eval") is None:
-        raise ConfigError("general ability is measured with lm-eval", next_step="pip install lm-eval")
+        raise ConfigError(
+            "general ability is measured with lm-eval", next_step="from CRMA's folder: pip install -e '.[bench]'"
+        )
     unknown = [name for name in tasks if name not in TASKS]
     if unknown:
         raise ConfigError("unknown tasks", expected=", ".join(TASKS), got=", ".join(unknown))

@@ -91,6 +91,7 @@ def demo(
 @app.command()
 @reports_errors
 def learn(
+    context: typer.Context,
     stack: StackArg,
     domain: Annotated[str | None, typer.Argument(metavar="[DOMAIN]", help="The new domain's name.")] = None,
     data: Annotated[
@@ -109,16 +110,11 @@ def learn(
     check: Annotated[
         bool, typer.Option("--check", help="First look at the rows, as `crma data check` does; refuse on an error.")
     ] = False,
-    least: Annotated[
-        int | None, typer.Option(help="With --auto or --stream: rows that make a new domain. [default: 50]")
-    ] = None,
-    increment: Annotated[
-        int | None, typer.Option(help="With --stream: rows by which a known domain is extended. [default: 100]")
-    ] = None,
+    least: Annotated[int, typer.Option(help="With --auto or --stream: rows that make a new domain.")] = 50,
+    increment: Annotated[int, typer.Option(help="With --stream: rows by which a known domain is extended.")] = 100,
     false_alarms: Annotated[
-        float | None,
-        typer.Option(help="With --auto or --stream: false alarms of something new, a row, on average. [default: 1e-4]"),
-    ] = None,
+        float, typer.Option(help="With --auto or --stream: false alarms of something new, a row, on average.")
+    ] = 1e-4,
     idle: Annotated[
         float | None, typer.Option(help="With --stream FILE: seconds without a new line that end it; else never.")
     ] = None,
@@ -153,7 +149,7 @@ def learn(
     from accelerate import Accelerator
 
     from crma.continual import ContinualModel
-    from crma.data.sources import read_examples
+    from crma.data.sources import read_examples, read_rows
     from crma.errors import ConfigError
     from crma.incoming import Incoming, check_settings
     from crma.learning import split_of
@@ -165,17 +161,11 @@ def learn(
 
     quiet_libraries()
     way = way_of(domain, data, auto, stream)
-    sorting = {"least": least, "increment": increment, "false_alarms": false_alarms}
-    refuse_misplaced(
-        way,
-        {"--extend": extend, "--check": check, "--plan": plan, "--idle": idle}
-        | {f"--{name.replace('_', '-')}": value for name, value in sorting.items()},
-    )
-    sorting = {name: value for name, value in sorting.items() if value is not None}
+    refuse_misplaced(way, context)
     if domain is None:  # before a stack is made for them
-        check_settings(**sorting)
+        check_settings(least, increment, false_alarms)
         if auto is not None and not Stack.exists(stack):
-            for _ in read_examples(auto):  # faulty rows must leave none behind
+            for _ in read_rows(auto):  # faulty ones are told at the end
                 pass
     given = {
         "epochs": epochs,
@@ -239,7 +229,9 @@ def learn(
                 model,
                 config,
                 source=f"file {auto.resolve()}" if auto is not None else f"stream {stream}",
-                **sorting,
+                least=least,
+                increment=increment,
+                false_alarms=false_alarms,
                 on_event=listener,
             )
             tell = _sorted(incoming, auto, stream, idle=idle, plan=plan)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+
+import typer
 
 from crma.errors import ConfigError, DataError
 
@@ -11,13 +12,13 @@ __all__ = ["refuse_misplaced", "way_of"]
 
 _NAMED, _AUTO, _STREAM = "DOMAIN and DATA", "--auto", "--stream"
 _WAYS = {
-    "--extend": (_NAMED,),
-    "--check": (_NAMED, _AUTO),  # rows that are all there
-    "--plan": (_AUTO,),
-    "--least": (_AUTO, _STREAM),
-    "--false-alarms": (_AUTO, _STREAM),
-    "--increment": (_STREAM,),
-    "--idle": (_STREAM,),
+    "extend": (_NAMED,),
+    "check": (_NAMED, _AUTO),  # rows that are all there
+    "plan": (_AUTO,),
+    "least": (_AUTO, _STREAM),
+    "false_alarms": (_AUTO, _STREAM),
+    "increment": (_STREAM,),
+    "idle": (_STREAM,),
 }
 
 
@@ -47,14 +48,16 @@ def way_of(domain: str | None, data: Path | None, auto: Path | None, stream: str
     return _NAMED if domain is not None else _AUTO if auto is not None else _STREAM
 
 
-def refuse_misplaced(way: str, given: Mapping[str, object]) -> None:
-    """ConfigError: an option of another way, which would do nothing. `given`: option -> value, None or False if not."""
-    asked = [name for name, value in given.items() if value is not None and value is not False]  # 0 is a value
-    misplaced = [name for name in asked if way not in _WAYS[name]]
+def refuse_misplaced(way: str, context: typer.Context) -> None:
+    """ConfigError: the command line has an option of another way, which would do nothing."""
+    # By name: the enum is click's or, in newer versions, typer's own.
+    sources = {name: context.get_parameter_source(name) for name in _WAYS}
+    asked = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    misplaced = {f"--{name.replace('_', '-')}": _WAYS[name] for name in asked if way not in _WAYS[name]}
     if misplaced:
         raise ConfigError(
             "these options do not go together",
-            expected="; ".join(f"{name} with {' or '.join(_WAYS[name])}" for name in misplaced),
+            expected="; ".join(f"{option} with {' or '.join(ways)}" for option, ways in misplaced.items()),
             got=f"{' '.join(misplaced)} with {way}",
             next_step="leave it out" if len(misplaced) == 1 else "leave them out",
         )

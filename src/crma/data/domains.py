@@ -197,7 +197,9 @@ def _split(
             order[content] = _digest(seed, content)
             groups[_key(row)].append(row)
     if not rows:
-        raise DataError("there are no rows to split", expected="at least one", got=0)
+        raise DataError(
+            "there are no rows to split", expected="at least one", got=0, next_step="give rows to learn from"
+        )
 
     def arranged(keys: Iterable[str]) -> list[Example]:
         return sorted((row for key in keys for row in groups[key]), key=lambda row: order[row.content_hash])
@@ -285,4 +287,5 @@ def _check(validation: float | int, test: float | int, limits: dict[str, int | N
             "these splits cannot be made",
             expected="validation and test: a share in [0, 1) or a number of rows; limits: a number of rows or None",
             got="; ".join(faults),
+            next_step="change these settings",
         )

@@ -84,7 +84,10 @@ def _open(file: Path) -> Iterator[Record]:
         raise DataError("this file is UTF-16", where=file, expected="UTF-8", next_step="save it as UTF-8")
     if ending in {".parquet", ".arrow"}:
         raise DataError(
-            f"this is no {ending[1:]} file", where=file, got="nothing" if not head else f"opens with {head[:8]!r}"
+            f"this is no {ending[1:]} file",
+            where=file,
+            got="nothing" if not head else f"opens with {head[:8]!r}",
+            next_step="write it again, or give it the ending of what it is",
         )
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if text.startswith(b"["):
@@ -100,7 +103,9 @@ def _binary(file: Path) -> io.BufferedReader:
     handle = os.fdopen(os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
     if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
         handle.close()
-        raise DataError("this is no file", where=file, got="a folder, a pipe or a device")
+        raise DataError(
+            "this is no file", where=file, got="a folder, a pipe or a device", next_step="name a file of rows"
+        )
     return handle
 
 
@@ -347,6 +352,7 @@ def _delimited(file: Path) -> Iterator[Record]:
         where=file,
         expected="JSON Lines, a JSON list, CSV or TSV with a header, Parquet or Arrow",
         got=f"a text file opening with {', '.join(found)[:80]!r}",
+        next_step="save its rows as JSON Lines, or name the columns in a header",
     )
 
 

@@ -87,6 +87,7 @@ def render_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBas
             "a prompt ends before the assistant's turn",
             expected="a last message by the user",
             got="the assistant's" if messages else "no messages",
+            next_step="end with what is asked",
         )
     return [id_ for id_, _ in _Chat.of(tokenizer).context(tuple(messages))]
 
@@ -155,6 +156,7 @@ class _Chat:
                 where=None if example.line is None else f"line {example.line}",
                 expected="a user's turn, and an assistant's turn last",
                 got=", ".join(m.role for m in example.messages) or "no messages",
+                next_step="add the answer, or delete the row",
             )
         try:
             context = self.settled(example.messages[:-1])
@@ -274,6 +276,7 @@ def _refused(error: TemplateError, messages: Sequence[Message]) -> DataError:
         "the chat template refuses this conversation",
         expected="turns this base model's template knows",
         got=f"{', '.join(m.role for m in messages)}: {error}",
+        next_step="write its turns so that the template takes them, or choose another base",
     )
 
 

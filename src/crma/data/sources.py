@@ -134,7 +134,13 @@ def files_of(path: str | os.PathLike[str], *, held_out: bool = False) -> list[Pa
 
 
 def _no_rows(root: Path) -> DataError:
-    return DataError("this source holds no rows", where=root, expected=f"rows with {ACCEPTED}", got="nothing")
+    return DataError(
+        "this source holds no rows",
+        where=root,
+        expected=f"rows with {ACCEPTED}",
+        got="nothing",
+        next_step="check the path, and that the file was written whole",
+    )
 
 
 def _files(root: Path, held_out: bool) -> list[Path]:
@@ -183,11 +189,20 @@ def _arrow_shards(root: Path) -> list[Path]:
         entries = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
         names = [Path(entry["filename"]).name for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError("this dataset's state.json cannot be read", where=state, got=repr(error)) from error
+        raise DataError(
+            "this dataset's state.json cannot be read",
+            where=state,
+            got=repr(error),
+            next_step="save the dataset again with save_to_disk",
+        ) from error
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
         raise DataError(
-            "shards of this dataset are missing", where=root, expected=", ".join(names), got=f"no {missing}"
+            "shards of this dataset are missing",
+            where=root,
+            expected=", ".join(names),
+            got=f"no {missing}",
+            next_step="copy the whole folder, or save the dataset again with save_to_disk",
         )
     return [root / name for name in names]
 
@@ -206,7 +221,10 @@ def _loose_files(root: Path, held_out: bool) -> list[Path]:
         ]
     if not readable:
         raise DataError(
-            "nothing readable in this folder", where=root, expected=f"files ending in {', '.join(sorted(_ENDINGS))}"
+            "nothing readable in this folder",
+            where=root,
+            expected=f"files ending in {', '.join(sorted(_ENDINGS))}",
+            next_step="name the folder that holds the rows",
         )
     chosen = [file for file in readable if held_out or not is_held_out(file.relative_to(root))]
     if not chosen:

@@ -115,7 +115,12 @@ class Backbone(nn.Module):
         written = config.frames in ("learnt", "light")  # frames that are orthonormal on the side of the output too
         narrowest = min(min(s.d_in, s.d_out) if written else s.d_in for s in sites)
         if n > narrowest:
-            raise ConfigError("more directions than the narrowest site is wide", expected=f"≤ {narrowest}", got=n)
+            raise ConfigError(
+                "more directions than the narrowest site is wide",
+                expected=f"≤ {narrowest}",
+                got=n,
+                next_step="ask for fewer directions",
+            )
         self._bypassed = False
         self._operators: _Operators | None = None
         self._cached: tuple[Any, _Operators] | None = None

@@ -157,12 +157,20 @@ def resolve(name: str) -> tuple[Path | str, str]:
     path = Path(name).expanduser()
     if path.is_file():
         if path.suffix.lower() != ".gguf":
-            raise BaseModelError("a base that is a file must be a GGUF file", where=name, expected="*.gguf")
+            raise BaseModelError(
+                "a base that is a file must be a GGUF file",
+                where=name,
+                expected="*.gguf",
+                next_step="name the folder that the model lies in, or a .gguf file",
+            )
         return path, "gguf"
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise BaseModelError(
-                "this folder holds no model", where=name, expected="config.json, as save_pretrained writes it"
+                "this folder holds no model",
+                where=name,
+                expected="config.json, as save_pretrained writes it",
+                next_step="name the folder that config.json lies in",
             )
         return path, "folder"
     if path.suffix.lower() == ".gguf" or not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):
@@ -170,6 +178,7 @@ def resolve(name: str) -> tuple[Path | str, str]:
             "the base model was not found",
             where=name,
             expected=f"a folder, a .gguf file, a hub id such as 'org/name', or one of {', '.join(ALIASES)}",
+            next_step="check the path",
         )
     return name, f"hub:{name}"
 
@@ -272,6 +281,7 @@ def _converted(gguf: Path) -> Path:
                     where=str(gguf),
                     expected="a whole GGUF file of an architecture that transformers converts",
                     got=f"{type(error).__name__}: {error}",
+                    next_step="get the file again, or name the model's folder or hub id",
                 ) from error
         model, info = loaded
         _refuse_missing(info["missing_keys"], where=gguf)

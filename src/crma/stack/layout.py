@@ -218,6 +218,7 @@ class Manifest(_Value):
             "the stack holds no such snapshot",
             expected=", ".join(record.id for record in self.snapshots) or "nothing: no snapshot was made yet",
             got=repr(id),
+            next_step="choose one of these",
         )
 
     def files_in(self, relpath: str) -> dict[str, FileRecord]:

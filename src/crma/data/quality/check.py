@@ -148,7 +148,11 @@ def survey(
             if faults.count and "schema" not in settings.skip:
                 faulty.append(faults.finding(source.part.name))
         if len(spool) == reserved and not faulty:
-            raise DataError("there are no rows to check", where=", ".join(str(path) for path in paths))
+            raise DataError(
+                "there are no rows to check",
+                where=", ".join(str(path) for path in paths),
+                next_step="name a file that holds rows",
+            )
         facts: dict[str, Any] = {}
         unmade = {**settings.unmade, **_off(settings)}
         for check in (*checks, *settings.more):

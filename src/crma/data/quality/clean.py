@@ -282,7 +282,12 @@ def refuse_output(source: Path, output: Path) -> None:
             next_step="name another file, or move this one away",
         )
     if not output.parent.is_dir():
-        raise ConfigError("there is no such folder", expected="a folder that is there", got=output.parent)
+        raise ConfigError(
+            "there is no such folder",
+            expected="a folder that is there",
+            got=output.parent,
+            next_step="make it, or name another file",
+        )
 
 
 @contextmanager
@@ -361,7 +366,11 @@ def _read_changes(path: Path) -> tuple[dict[int, Any], dict[str, Any]]:
         head, *entries, end = [json.loads(line) for line in lines]
         if head["format"] != FORMAT:
             raise DataError(
-                "this list of changes is of another version", where=path, expected=FORMAT, got=head["format"]
+                "this list of changes is of another version",
+                where=path,
+                expected=FORMAT,
+                got=head["format"],
+                next_step="undo it with the version of CRMA that cleaned it",
             )
         return {entry["row"]: entry for entry in entries}, {"rows": int(end["rows"]), **end}
     except FileNotFoundError as error:
@@ -371,7 +380,12 @@ def _read_changes(path: Path) -> tuple[dict[int, Any], dict[str, Any]]:
             next_step="name the file that `crma data clean` wrote, its list beside it",
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError("this list of changes cannot be read", where=path, got=repr(error)) from error
+        raise DataError(
+            "this list of changes cannot be read",
+            where=path,
+            got=repr(error),
+            next_step="restore it, or clean the rows again",
+        ) from error
 
 
 def _refuse_changed(output: Path, end: Mapping[str, Any]) -> None:
@@ -379,7 +393,12 @@ def _refuse_changed(output: Path, end: Mapping[str, Any]) -> None:
         with output.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise DataError("this file cannot be read", where=output, got=error.strerror) from error
+        raise DataError(
+            "this file cannot be read",
+            where=output,
+            got=error.strerror,
+            next_step="check the file and its permissions",
+        ) from error
     if found != end["output_sha256"]:
         raise DataError(
             "this file was changed since it was cleaned",

@@ -331,7 +331,7 @@ def check_named(name: str) -> Check:
     from crma.errors import ConfigError
 
     if name not in CHECKS:
-        raise ConfigError("there is no such check", expected=", ".join(CHECKS), got=name)
+        raise ConfigError("there is no such check", expected=", ".join(CHECKS), got=name, next_step="name one of these")
     return CHECKS[name]
 
 

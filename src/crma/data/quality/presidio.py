@@ -121,6 +121,7 @@ def _pipelines_of(path: Path) -> list[str]:
             where=path,
             expected="YAML with nlp_configuration: {nlp_engine_name, models: [{lang_code, model_name}]}",
             got=repr(error),
+            next_step="name such a file, or an installed spaCy pipeline",
         ) from error
     spacy = [name["spacy"] if isinstance(name, dict) else name for name in names]
     return spacy if engine.get("nlp_engine_name", "spacy") in {"spacy", "transformers"} else []
